@@ -1,0 +1,90 @@
+package base
+
+// Lineage is a database's open history, oldest first, at most MaxOpenRecords.
+type Lineage []OpenRecord
+
+// Relation says how a remote lineage stands to a local one (manual 3.6).
+type Relation uint8
+
+const (
+	Equal           Relation = iota // the same records
+	RemoteContained                 // remote is a proper prefix of local
+	LocalContained                  // local is a proper prefix of remote
+	Forked                          // neither contains the other
+)
+
+func (r Relation) String() string {
+	return [...]string{"equal", "remote contained in local", "local contained in remote", "forked"}[min(r, 3)]
+}
+
+// Compare relates remote to local and returns the number of records of the
+// longer list that lie beyond the common part. Records are matched by ID and
+// TGUID, so lists from which old records were dropped (the 128 limit) compare
+// by what both still have; lists with no record in common are Forked unless
+// one of them is empty.
+func (local Lineage) Compare(remote Lineage) (Relation, int) {
+	if len(local) == 0 && len(remote) == 0 {
+		return Equal, 0
+	}
+	if len(remote) == 0 {
+		if local[0].ID > 1 {
+			return Forked, 0
+		}
+		return RemoteContained, len(local)
+	}
+	if len(local) == 0 {
+		if remote[0].ID > 1 {
+			return Forked, 0
+		}
+		return LocalContained, len(remote)
+	}
+	byID := make(map[uint64]string, len(local))
+	for _, r := range local {
+		byID[r.ID] = r.TGUID
+	}
+	common := uint64(0)
+	for _, r := range remote {
+		if g, ok := byID[r.ID]; ok {
+			if g != r.TGUID {
+				return Forked, 0
+			}
+			common = r.ID
+		}
+	}
+	if common == 0 {
+		return Forked, 0
+	}
+	ll, lr := local[len(local)-1].ID, remote[len(remote)-1].ID
+	switch {
+	case ll == lr:
+		return Equal, 0
+	case ll > lr:
+		if common != lr {
+			return Forked, 0
+		}
+		return RemoteContained, int(ll - lr)
+	default:
+		if common != ll {
+			return Forked, 0
+		}
+		return LocalContained, int(lr - ll)
+	}
+}
+
+// Last returns the newest record, or a zero record for an empty lineage.
+func (l Lineage) Last() OpenRecord {
+	if len(l) == 0 {
+		return OpenRecord{}
+	}
+	return l[len(l)-1]
+}
+
+// Append returns the lineage with r added and the oldest records dropped
+// beyond MaxOpenRecords. The receiver is not changed.
+func (l Lineage) Append(r OpenRecord) Lineage {
+	out := append(append(Lineage(nil), l...), r)
+	if len(out) > MaxOpenRecords {
+		out = out[len(out)-MaxOpenRecords:]
+	}
+	return out
+}

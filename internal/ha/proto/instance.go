@@ -1,0 +1,179 @@
+// Package proto defines the control messages between an instance and its
+// watcher, between watchers, and between monitors and watchers. Messages are
+// JSON inside wire frames: small, few, readable in a capture, and open to new
+// fields (docs/decisions/0002). Redo never travels this way.
+//
+// Every connection starts with a Hello from the dialling side and a HelloReply;
+// nothing else is read before, and frames are capped at wire.MaxPreAuth until
+// then. Versions in GuardVersion must be equal (manual 3.1.1), OGUID too.
+package proto
+
+import (
+	"time"
+
+	"datawatch/internal/base"
+)
+
+// GuardVersion is the version "inside the brackets": DMWATCHER[4.0] V8.
+const GuardVersion = "4.0"
+
+// GlobalVersion is the version after the brackets.
+const GlobalVersion = "V8"
+
+// Frame types.
+const (
+	TypeHello      uint16 = 1  // Hello, dialling side
+	TypeHelloReply uint16 = 2  // HelloReply, listening side
+	TypeInstStatus uint16 = 10 // InstanceStatus, instance -> watcher, one-way, regular and on change
+	TypeInstCmd    uint16 = 11 // InstanceCommand, watcher -> instance, frame id = request
+	TypeInstReply  uint16 = 12 // InstanceReply, same id
+	TypeDWStatus   uint16 = 20 // WatcherStatus, watcher -> watchers and monitors, one-way
+	TypeDWCmd      uint16 = 21 // WatcherCommand, monitor or watcher -> watcher, frame id = request
+	TypeDWReply    uint16 = 22 // WatcherReply, same id
+	TypeMonStatus  uint16 = 30 // MonitorStatus, monitor -> watcher, one-way heartbeat
+	TypeConfirmReq uint16 = 31 // ConfirmRequest, watcher -> confirm monitor, frame id = request
+	TypeConfirmRep uint16 = 32 // ConfirmReply, same id
+)
+
+// Role says who dials.
+type Role string
+
+const (
+	RoleWatcher Role = "watcher"
+	RoleMonitor Role = "monitor"
+	RoleTool    Role = "tool"
+)
+
+// Hello opens a connection.
+type Hello struct {
+	Role         Role   `json:"role"`
+	GuardVersion string `json:"guard_version"`
+	Name         string `json:"name"`  // instance name a watcher guards; monitor address
+	OGUID        uint32 `json:"oguid"` // group the dialler belongs to; 0 when it has no group yet
+	Group        string `json:"group,omitempty"`
+	MonConfirm   bool   `json:"mon_confirm,omitempty"`
+	MonID        string `json:"mon_id,omitempty"` // random per monitor process
+	PID          int    `json:"pid"`
+}
+
+// HelloReply answers; Code 0 accepts, anything else is followed by a close.
+type HelloReply struct {
+	Code         base.Code `json:"code"`
+	Msg          string    `json:"msg,omitempty"`
+	GuardVersion string    `json:"guard_version"`
+	Name         string    `json:"name"`
+	OGUID        uint32    `json:"oguid"`
+	PID          int       `json:"pid"`
+}
+
+// ArchStatus is the state of one configured archive target of a primary.
+type ArchStatus struct {
+	Inst  string         `json:"inst"`
+	Type  base.ArchType  `json:"type"`
+	State base.ArchState `json:"state"`
+	// SendFailed is set while the last required send to it failed and the
+	// database is suspended because of it.
+	SendFailed bool   `json:"send_failed,omitempty"`
+	LastError  string `json:"last_error,omitempty"`
+	// Recovering is set while archive_send to it runs; Sent is how far it got.
+	Recovering bool          `json:"recovering,omitempty"`
+	Sent       base.Position `json:"sent"`
+	// Acked is the last position the target acknowledged in this reign.
+	Acked base.Position `json:"acked"`
+}
+
+// MALLink is the state of the link to one other instance.
+type MALLink struct {
+	Inst      string    `json:"inst"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	LastHeard time.Time `json:"last_heard"`
+}
+
+// InstanceStatus is what an instance tells its watcher, every 200 ms and at
+// every change of mode, status, archive state, MAL link or positions that a
+// command waits for (manual 3.1.1). Positions are by producing node, length 1.
+type InstanceStatus struct {
+	Seq         uint64      `json:"seq"` // of this message, per process
+	Time        time.Time   `json:"time"`
+	PID         int         `json:"pid"`
+	Incarnation string      `json:"incarnation"` // random per process start
+	InstName    string      `json:"inst_name"`
+	DBName      string      `json:"db_name"`
+	Mode        base.Mode   `json:"mode"`
+	Status      base.Status `json:"status"`
+	OGUID       uint32      `json:"oguid"`
+	PmntMagic   base.Magic  `json:"pmnt_magic"`
+	DBMagic     base.Magic  `json:"db_magic"`
+	Version     string      `json:"version"`
+	Port        int         `json:"port"` // PORT_NUM
+
+	Cur  base.Position `json:"cur"`  // CSEQ, CLSN: newest assigned
+	File base.Position `json:"file"` // FSEQ, FLSN: in the online log
+	Ckpt base.LSN      `json:"ckpt"`
+	// Standby side; equal to File/Cur on a primary.
+	Apply  base.Position `json:"apply"`  // ASEQ, ALSN: original position in the standby's online log
+	Stand  base.Position `json:"stand"`  // SSEQ, SLSN: known to be replayable
+	Keep   base.Position `json:"keep"`   // KSEQ, KLSN: received, perhaps not yet replayable; >= Stand
+	Replay base.Position `json:"replay"` // RSEQ, RLSN: replayed
+	NTask  int           `json:"n_task"`
+	TaskMB int64         `json:"task_mem"` // bytes of redo waiting for replay
+
+	RedosParallel int          `json:"redos_parallel"`
+	Archives      []ArchStatus `json:"archives"`
+	Links         []MALLink    `json:"links"`
+	// ValidClaim, on a standby: the primary told THIS incarnation, on the
+	// current or last link, that its archive to us is Valid. It is lost at
+	// restart, and false again as soon as the primary says Invalid. A standby
+	// without it is no candidate for takeover (only for forced takeover).
+	ValidClaim     bool         `json:"valid_claim"`
+	ValidClaimFrom string       `json:"valid_claim_from,omitempty"` // instance name of that primary
+	ValidClaimID   uint64       `json:"valid_claim_id,omitempty"`   // ID of that primary's last open record
+	Lineage        base.Lineage `json:"lineage"`
+	SuspendedSince time.Time    `json:"suspended_since"` // zero when not suspended
+	SuspendReason  string       `json:"suspend_reason,omitempty"`
+	ExitingNormal  bool         `json:"exiting_normal,omitempty"` // last message of a normal shutdown
+	Running        string       `json:"running,omitempty"`        // command in progress
+}
+
+// Instance command names. Each is idempotent: repeating one that has already
+// taken effect succeeds.
+const (
+	CmdOpen         = "open"          // Mount or Suspend -> Open. Force: regardless of DW_INACTIVE rules
+	CmdMount        = "mount"         // Open -> Mount: rolls back transactions, flushes, keeps connections
+	CmdSuspend      = "suspend"       // Open -> Suspend
+	CmdSetMode      = "set_mode"      // Mode; only in Mount
+	CmdSetArch      = "set_arch"      // Inst ("" = every realtime and timely target), State
+	CmdApplyKeep    = "apply_keep"    // standby: replay the kept package and everything queued, then reply
+	CmdDropKeep     = "drop_keep"     // standby: drop the kept package
+	CmdArchSend     = "arch_send"     // primary: stream archives to Inst until it has File as of the start; reply then
+	CmdShutdown     = "shutdown"      // How: "normal" or "abort"
+	CmdDropSessions = "drop_sessions" // disconnect SQL sessions
+	CmdLogin        = "login"         // User, Password: checks monitor credentials (DBA role)
+	CmdSetPara      = "set_para"      // Name, Value
+	CmdClearSend    = "clear_send"    // clear arch send statistics to Inst
+	CmdClearApply   = "clear_apply"   // clear apply statistics
+	CmdNoop         = "noop"          // reply at once: proves the instance answers
+)
+
+// InstanceCommand is an order from the watcher.
+type InstanceCommand struct {
+	Cmd      string         `json:"cmd"`
+	Inst     string         `json:"inst,omitempty"`
+	State    base.ArchState `json:"state,omitempty"`
+	Mode     base.Mode      `json:"mode,omitempty"`
+	Force    bool           `json:"force,omitempty"`
+	How      string         `json:"how,omitempty"`
+	User     string         `json:"user,omitempty"`
+	Password string         `json:"password,omitempty"`
+	Name     string         `json:"name,omitempty"`
+	Value    string         `json:"value,omitempty"`
+	Evidence string         `json:"evidence,omitempty"` // why; logged by the instance
+}
+
+// InstanceReply answers an InstanceCommand. Code 0 is success.
+type InstanceReply struct {
+	Code   base.Code      `json:"code"`
+	Msg    string         `json:"msg,omitempty"`
+	Status InstanceStatus `json:"status"` // after the command
+}
