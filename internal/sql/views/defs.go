@@ -1,0 +1,32 @@
+package views
+
+// where a view says something.
+const (
+	anywhere   = "any instance"
+	onPrimary  = "primary; no meaning on a standby"
+	onStandby  = "standby; empty elsewhere"
+	onStandby2 = "standby; on a primary, its last position as a standby"
+)
+
+// define is the table of all views.
+func define() []*View {
+	parameter := view("V$PARAMETER", "Parameters of dm.ini with their current values.", anywhere, "", Source.Parameters)
+	return []*View{
+		view("V$INSTANCE", "The instance: names, versions, mode and status.", anywhere, "2.2.13", Source.Instance),
+		view("V$DATABASE", "The database: sizes, mode, status, magic numbers.", anywhere, "", Source.Database),
+		view("V$RLOG", "Positions and space of the online log.", anywhere, "2.2.5, 2.2.8, 9.1.2", Source.RLog),
+		view("V$ARCH_STATUS", "State of every archive target.", onPrimary, "10.1 #8", Source.ArchStatus),
+		view("V$ARCH_FILE", "Files of the local archive.", anywhere, "10.1 #7", Source.ArchFiles),
+		view("V$DM_ARCH_INI", "Settings of dmarch.ini.", anywhere, "10.1 #10", Source.ArchIni),
+		view("V$DM_MAL_INI", "Settings of dmmal.ini.", anywhere, "10.1 #11", Source.MALIni),
+		view("V$MAL_LINK_STATUS", "Links from this instance to the others.", anywhere, "10.1 #9", Source.MALLinks),
+		view("V$RAPPLY_SYS", "What replay is doing.", onStandby, "10.1 #5", Source.RapplySys),
+		view("V$KEEP_RLOG_PKG", "The package received but not yet replayed.", "standby while its realtime archive is valid; empty elsewhere", "10.1 #4", Source.KeepPkg),
+		view("V$RAPPLY_LSN_INFO", "How far a standby has the primary's redo.", onStandby2, "10.1 #18", Source.RapplyLSN),
+		parameter,
+		parameter.alias("V$DM_INI"),
+		view("SYSOPENHISTORY", "Open records: every opening as primary or normal database, at most 128.", anywhere, "2.1.7, 3.6, 4.4 #10", Source.OpenHistory),
+		view("V$SESSIONS", "Sessions of SQL clients.", anywhere, "", Source.Sessions),
+		view("V$VERSION", "Versions of server and formats.", anywhere, "", Source.Version),
+	}
+}
