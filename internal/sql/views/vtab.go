@@ -3,6 +3,7 @@ package views
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,12 +13,12 @@ import (
 	"datawatch/internal/base"
 )
 
-// Register makes every view a table of the connection. The tables are
+// Register makes every view and every stand-in for PostgreSQL's catalog a table of the connection. The tables are
 // eponymous: they need no CREATE, are in no schema on disk, and SQLite
 // connects to one only when a statement names it, so that a connection that
 // uses none pays for the names only.
 func Register(db *sqlite3.Conn, src Source) error {
-	for _, v := range all {
+	for _, v := range slices.Concat(all, catalog) {
 		err := sqlite3.CreateModule(db, v.Name, nil,
 			func(db *sqlite3.Conn, _, _, _ string, _ ...string) (*table, error) {
 				if err := db.DeclareVTab(v.decl); err != nil {

@@ -1,0 +1,143 @@
+package views
+
+import (
+	"reflect"
+	"strings"
+)
+
+// The stand-ins for PostgreSQL's catalog: what drivers look up while they
+// connect and resolve types. SQLite has no schema pg_catalog; the session
+// layer drops that qualifier before it prepares a statement.
+
+// PGTypeRow is a row of pg_type.
+type PGTypeRow struct {
+	OID       int64  `col:"oid,BIGINT" doc:"Number of the type in the protocol."`
+	Name      string `col:"typname,NAME" doc:"Name."`
+	Namespace int64  `col:"typnamespace,BIGINT" doc:"Schema: pg_catalog."`
+	Len       int64  `col:"typlen,SMALLINT" doc:"Length in bytes, -1 for variable."`
+	Type      string `col:"typtype,CHAR(1)" doc:"b: base type."`
+	Category  string `col:"typcategory,CHAR(1)" doc:"Category, as in PostgreSQL."`
+	Delim     string `col:"typdelim,CHAR(1)" doc:"Delimiter in arrays."`
+	RelID     int64  `col:"typrelid,BIGINT" doc:"0: not a row type."`
+	Elem      int64  `col:"typelem,BIGINT" doc:"Element type of an array, else 0."`
+	Array     int64  `col:"typarray,BIGINT" doc:"Array type of this type, 0 when there is none."`
+	BaseType  int64  `col:"typbasetype,BIGINT" doc:"0: not a domain."`
+	NotNull   string `col:"typnotnull,BOOLEAN" doc:"f."`
+	TypMod    int64  `col:"typtypmod,INTEGER" doc:"-1."`
+}
+
+// PGNamespaceRow is a row of pg_namespace.
+type PGNamespaceRow struct {
+	OID   int64  `col:"oid,BIGINT" doc:"Number of the schema."`
+	Name  string `col:"nspname,NAME" doc:"Name."`
+	Owner int64  `col:"nspowner,BIGINT" doc:"Owner: 10."`
+}
+
+// PGDatabaseRow is a row of pg_database.
+type PGDatabaseRow struct {
+	OID       int64  `col:"oid,BIGINT" doc:"Number of the database."`
+	Name      string `col:"datname,NAME" doc:"Name of the database."`
+	DBA       int64  `col:"datdba,BIGINT" doc:"Owner: 10."`
+	Encoding  int64  `col:"encoding,INTEGER" doc:"6: UTF8."`
+	Collate   string `col:"datcollate,NAME" doc:"C."`
+	CType     string `col:"datctype,NAME" doc:"C."`
+	Template  string `col:"datistemplate,BOOLEAN" doc:"f."`
+	AllowConn string `col:"datallowconn,BOOLEAN" doc:"t."`
+	ConnLimit int64  `col:"datconnlimit,INTEGER" doc:"-1: no limit of its own."`
+}
+
+// PGSettingRow is a row of pg_settings.
+type PGSettingRow struct {
+	Name    string `col:"name,TEXT" doc:"Name of the parameter, lower case."`
+	Setting string `col:"setting,TEXT" doc:"Value."`
+	Unit    string `col:"unit,TEXT" null:"zero" doc:"NULL."`
+	Cat     string `col:"category,TEXT" doc:"dm.ini."`
+	Doc     string `col:"short_desc,TEXT" doc:"What it does."`
+	Context string `col:"context,TEXT" doc:"internal, postmaster, sighup or user."`
+	VarType string `col:"vartype,TEXT" doc:"string."`
+	Source  string `col:"source,TEXT" doc:"configuration file or default."`
+	Boot    string `col:"boot_val,TEXT" null:"zero" doc:"Value when dm.ini does not name it."`
+	Reset   string `col:"reset_val,TEXT" null:"zero" doc:"Value of the server."`
+}
+
+const (
+	pgCatalog = 11
+	pgPublic  = 2200
+)
+
+var pgTypes = func() []PGTypeRow {
+	type t struct {
+		oid, arr int64
+		name     string
+		len      int64
+		cat      string
+	}
+	base := []t{
+		{16, 1000, "bool", 1, "B"}, {17, 1001, "bytea", -1, "U"}, {18, 1002, "char", 1, "Z"},
+		{19, 1003, "name", 64, "S"}, {20, 1016, "int8", 8, "N"}, {21, 1005, "int2", 2, "N"},
+		{23, 1007, "int4", 4, "N"}, {25, 1009, "text", -1, "S"}, {26, 1028, "oid", 4, "N"},
+		{114, 199, "json", -1, "U"}, {700, 1021, "float4", 4, "N"}, {701, 1022, "float8", 8, "N"},
+		{705, 0, "unknown", -2, "X"}, {1042, 1014, "bpchar", -1, "S"}, {1043, 1015, "varchar", -1, "S"},
+		{1082, 1182, "date", 4, "D"}, {1083, 1183, "time", 8, "D"}, {1114, 1115, "timestamp", 8, "D"},
+		{1184, 1185, "timestamptz", 8, "D"}, {1186, 1187, "interval", 16, "T"},
+		{1700, 1231, "numeric", -1, "N"}, {2278, 0, "void", 4, "P"}, {2950, 2951, "uuid", 16, "U"},
+		{3802, 3807, "jsonb", -1, "U"},
+	}
+	var rows []PGTypeRow
+	for _, b := range base {
+		r := PGTypeRow{OID: b.oid, Name: b.name, Namespace: pgCatalog, Len: b.len, Type: "b",
+			Category: b.cat, Delim: ",", Array: b.arr, NotNull: "f", TypMod: -1}
+		if b.cat == "P" || b.cat == "X" {
+			r.Type = "p"
+		}
+		rows = append(rows, r)
+		if b.arr != 0 {
+			rows = append(rows, PGTypeRow{OID: b.arr, Name: "_" + b.name, Namespace: pgCatalog, Len: -1,
+				Type: "b", Category: "A", Delim: ",", Elem: b.oid, NotNull: "f", TypMod: -1})
+		}
+	}
+	return rows
+}()
+
+func pgDatabases(s Source) []PGDatabaseRow {
+	var rows []PGDatabaseRow
+	for _, d := range s.Database() {
+		rows = append(rows, PGDatabaseRow{OID: 16384 + int64(len(rows)), Name: d.Name, DBA: 10, Encoding: 6,
+			Collate: "C", CType: "C", Template: "f", AllowConn: "t", ConnLimit: -1})
+	}
+	return rows
+}
+
+func pgSettings(s Source) []PGSettingRow {
+	context := map[string]string{"READ ONLY": "internal", "IN FILE": "postmaster", "SYS": "sighup", "SESSION": "user"}
+	var rows []PGSettingRow
+	for _, p := range s.Parameters() {
+		r := PGSettingRow{Name: strings.ToLower(p.Name), Setting: p.Value, Cat: "dm.ini", Doc: p.Doc,
+			Context: context[p.Type], VarType: "string", Source: "default", Boot: p.Default, Reset: p.SysValue}
+		if p.FileVal != "" {
+			r.Source = "configuration file"
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// Catalog lists the stand-ins for PostgreSQL's catalog.
+func Catalog() []*View { return catalog }
+
+var catalog = defineCatalog()
+
+func defineCatalog() []*View {
+	fixed := func(v *View, rows any) *View {
+		r := reflect.ValueOf(rows)
+		v.rows = func(Source) reflect.Value { return r }
+		return v
+	}
+	return []*View{
+		fixed(view[PGTypeRow]("pg_type", "Types of the protocol.", anywhere, "", nil), pgTypes),
+		fixed(view[PGNamespaceRow]("pg_namespace", "Schemas.", anywhere, "", nil),
+			[]PGNamespaceRow{{pgCatalog, "pg_catalog", 10}, {pgPublic, "public", 10}}),
+		view("pg_database", "The database.", anywhere, "", pgDatabases),
+		view("pg_settings", "Parameters of dm.ini under PostgreSQL's column names.", anywhere, "", pgSettings),
+	}
+}
