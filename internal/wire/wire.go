@@ -52,7 +52,10 @@ type Frame struct {
 type Reader struct {
 	r   io.Reader
 	max uint32
-	hdr [HeaderSize]byte
+	// one type may have a cap of its own
+	bigType uint16
+	bigMax  uint32
+	hdr     [HeaderSize]byte
 }
 
 // NewReader reads from r, refusing payloads above limit bytes. The caller
@@ -61,6 +64,10 @@ func NewReader(r io.Reader, limit int) *Reader { return &Reader{r: r, max: uint3
 
 // SetMax changes the cap, typically raised once the peer is known.
 func (r *Reader) SetMax(limit int) { r.max = uint32(limit) }
+
+// SetMaxFor gives frames of one type a cap of their own: redo may be large,
+// control messages beside it may not.
+func (r *Reader) SetMaxFor(typ uint16, limit int) { r.bigType, r.bigMax = typ, uint32(limit) }
 
 // Read returns the next frame with a payload of its own. io.EOF only between
 // frames. Large payloads are grown as they arrive, so that a peer must send
@@ -77,8 +84,12 @@ func (r *Reader) Read() (Frame, error) {
 		return Frame{}, fmt.Errorf("%w: magic %q instead of %q", ErrBad, h[:4], magic[:])
 	}
 	n := binary.LittleEndian.Uint32(h[4:])
-	if n > r.max {
-		return Frame{}, fmt.Errorf("%w: payload of %d bytes, at most %d allowed here", ErrBad, n, r.max)
+	limit := r.max
+	if r.bigMax > 0 && binary.LittleEndian.Uint16(h[8:]) == r.bigType {
+		limit = r.bigMax
+	}
+	if n > limit {
+		return Frame{}, fmt.Errorf("%w: payload of %d bytes, at most %d allowed here", ErrBad, n, limit)
 	}
 	if fl := binary.LittleEndian.Uint16(h[10:]); fl != 0 {
 		return Frame{}, fmt.Errorf("%w: unknown flags %#x", ErrBad, fl)
