@@ -1,0 +1,217 @@
+package cond
+
+import (
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// Switchover lists the conditions under which primary and standby may swap
+// roles (manual 6.5).
+func Switchover(v View, target Peer) List {
+	var l List
+	prims := v.ActivePrimaries()
+	if len(prims) != 1 {
+		l.Add(false, "exactly one active primary", "there are %d", len(prims))
+		return l
+	}
+	p := prims[0]
+	pn, sn := p.Inst(), target.Inst()
+	l.Add(pn != sn, "the target is a standby", "%s is the primary", sn)
+	l.Add(v.State(p) == proto.DWOpen, "the primary's watcher is Open", "the watcher of %s is %s", pn, v.State(p))
+	l.Add(v.State(target) == proto.DWOpen, "the standby's watcher is Open", "the watcher of %s is %s", sn, v.State(target))
+	rel, _ := p.Status.Inst.Lineage.Compare(target.Status.Inst.Lineage)
+	l.Add(rel == base.Equal, "the open records are equal", "those of %s against %s: %s", sn, pn, rel)
+	l.Add(p.Status.CtlStatus == proto.CtlValid && target.Status.CtlStatus == proto.CtlValid, "both control files are Valid",
+		"%s %s, %s %s", pn, p.Status.CtlStatus, sn, target.Status.CtlStatus)
+	l.Add(v.InstOK(p), "the primary runs normally", "%s is in Error", pn)
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
+	l.Add(p.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", pn, modeStatus(p))
+	l.Add(target.Status.Inst.Mode == base.ModeStandby && target.Status.Inst.Status == base.StatusOpen,
+		"the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+	a, ok := p.Arch(sn)
+	l.Add(ok && a.State == base.ArchValid, "the archive to the standby is Valid", "%s -> %s is %s", pn, sn, a.State)
+	why, free := v.commandFree(false)
+	l.Add(free, "no monitor command runs", "%s", why)
+	return l
+}
+
+// TakeoverOptions says who asks.
+type TakeoverOptions struct {
+	// Auto: the confirm monitor decides by itself (manual 4.3).
+	Auto bool
+	// ShutdownWait is MON_TAKEOVER_SHUTDOWN; 0 means never after a normal exit.
+	ShutdownWait time.Duration
+	// ExitedAt is when the monitor first saw the primary's normal exit.
+	ExitedAt time.Time
+	// ConfirmElsewhere: this is no confirm monitor, but the group is in AUTO
+	// mode and one is connected; then the decision belongs to that one.
+	ConfirmElsewhere bool
+	// Suspend allows a primary last heard suspended by a failed send. Only the
+	// confirm monitor knows that it gave no leave to go on meanwhile.
+	Suspend bool
+}
+
+// Takeover lists the conditions under which target may take over from the
+// failed primary (manual 6.6; 4.3 with Auto).
+func Takeover(v View, target Peer, o TakeoverOptions) List {
+	var l List
+	p, err := v.LastPrimary()
+	if err != nil {
+		l.Add(false, "messages of the failed primary were received", "%v", err)
+		return l
+	}
+	pn, sn := p.Inst(), target.Inst()
+	pi, ti := p.Status.Inst, target.Status.Inst
+	l.Add(!v.InstOK(p), "the primary has failed: its watcher says so, or has been silent for DW_ERROR_TIME",
+		"the watcher of %s reports it %s", pn, modeStatus(p))
+	for _, q := range v.ActivePrimaries() {
+		l.Add(q.Inst() == pn, "there is no other active primary", "%s is %s", q.Inst(), modeStatus(q))
+	}
+	l.Add(pi.Mode == base.ModePrimary && wasOpen(p, o.Suspend), "the primary was Primary and Open when it failed",
+		"%s was %s", pn, modeStatus(p))
+	before := p.Status.State
+	if v.Alive(p) && p.Status.StateAtLoss != "" {
+		before = p.Status.StateAtLoss
+	}
+	allowed := []string{proto.DWStartup, proto.DWOpen, proto.DWRecovery}
+	if o.Suspend {
+		allowed = append(allowed, proto.DWConfirm, proto.DWFailover)
+	}
+	l.Add(oneOf(before, allowed...) && p.Status.State != proto.DWShutdown, "its watcher was in "+strings.Join(allowed, ", ")+" before",
+		"the watcher of %s was %s", pn, before)
+	a, ok := p.Arch(sn)
+	l.Add(ok && a.State == base.ArchValid, "the archive to the standby was Valid", "%s -> %s was %s", pn, sn, a.State)
+	l.Add(!(a.SendFailed && before == proto.DWFailover), "the primary was not about to drop the standby",
+		"the watcher of %s was in FAILOVER after a failed send to %s", pn, sn)
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
+	l.Add(ti.Mode == base.ModeStandby && ti.Status == base.StatusOpen, "the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
+		"the watcher of %s is %s", sn, v.State(target))
+	l.Add(target.Status.CtlStatus == proto.CtlValid, "the standby's control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
+	rel, _ := pi.Lineage.Compare(ti.Lineage)
+	l.Add(rel == base.Equal && len(pi.Lineage) > 0, "the open records are equal", "those of %s against %s: %s", sn, pn, rel)
+	l.Add(ti.ValidClaim && ti.ValidClaimFrom == pn && ti.ValidClaimID == p.Reign(),
+		"the standby itself was told by this primary that its archive is Valid",
+		"%s says %v, from %q in reign %d (the primary's reign is %d)", sn, ti.ValidClaim, ti.ValidClaimFrom, ti.ValidClaimID, p.Reign())
+	link, ok := target.Link(pn)
+	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s still sees %s (link known: %v)", sn, pn, ok)
+	why, free := v.commandFree(true)
+	l.Add(free, "no monitor command runs or was cut off by the failure", "%s", why)
+	if !o.Auto {
+		l.Add(!o.ConfirmElsewhere, "this monitor decides for the group",
+			"the group is in AUTO mode and another, confirm monitor is connected: use it, or takeover force")
+		return l
+	}
+	l.Add(strings.EqualFold(target.Status.Config.Mode, "AUTO") && strings.EqualFold(p.Status.Config.Mode, "AUTO"),
+		"primary and standby are guarded in AUTO mode", "%s %s, %s %s", pn, p.Status.Config.Mode, sn, target.Status.Config.Mode)
+	if !v.Alive(p) {
+		rv, _ := target.Remote(pn)
+		l.Add(!rv.DWLink, "the standby's watcher does not hear the primary's watcher either", "the watcher of %s hears that of %s", sn, pn)
+	}
+	if p.Status.InstExitNorm || pi.ExitingNormal {
+		waited := v.Now.Sub(o.ExitedAt)
+		l.Add(o.ShutdownWait > 0 && !o.ExitedAt.IsZero() && waited >= o.ShutdownWait,
+			"a normal exit of the primary lies MON_TAKEOVER_SHUTDOWN back",
+			"%s exited normally %s ago; MON_TAKEOVER_SHUTDOWN is %s", pn, waited.Truncate(time.Second), o.ShutdownWait)
+	}
+	return l
+}
+
+// wasOpen accepts Open, and with suspend also a Suspend that a failed send or
+// a running recovery explains: what an isolated primary falls into (4.3 case 3).
+func wasOpen(p Peer, suspend bool) bool {
+	in := p.Status.Inst
+	if in.Status == base.StatusOpen {
+		return true
+	}
+	if !suspend || in.Status != base.StatusSuspend {
+		return false
+	}
+	for _, a := range in.Archives {
+		if a.SendFailed {
+			return true
+		}
+	}
+	return oneOf(p.Status.State, proto.DWRecovery, proto.DWConfirm) || oneOf(p.Status.StateAtLoss, proto.DWRecovery, proto.DWConfirm)
+}
+
+// TakeoverForce lists the conditions of a forced takeover (manual 6.7).
+func TakeoverForce(v View, target Peer) List {
+	var l List
+	sn := target.Inst()
+	prims := v.ActivePrimaries()
+	l.Add(len(prims) == 0, "there is no active primary", "%s is active", names(prims))
+	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
+		"the watcher of %s is %s", sn, v.State(target))
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
+	ti := target.Status.Inst
+	l.Add(ti.Mode == base.ModeStandby, "the database is in Standby mode", "%s is %s", sn, ti.Mode)
+	l.Add(ti.Status == base.StatusOpen || ti.Status == base.StatusMount, "it is Open or Mount", "%s is %s", sn, ti.Status)
+	for _, q := range v.Standbys() {
+		if v.InstOK(q) && ti.Keep.Less(q.Status.Inst.Keep) {
+			l.Add(false, "its KLSN is the largest of all standbys", "%s has %s, %s has %s", sn, ti.Keep, q.Inst(), q.Status.Inst.Keep)
+		}
+	}
+	l.Add(target.Status.CtlStatus == proto.CtlValid, "its control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
+	why, free := v.commandFree(false)
+	l.Add(free, "no monitor command runs", "%s", why)
+	return l
+}
+
+func names(ps []Peer) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, p.Inst())
+	}
+	return strings.Join(out, ", ")
+}
+
+// Failover lists the conditions under which a primary may go on without the
+// standbys named in req.Failed (manual 6.9, automatic mode, case 1). The same
+// rules cover a restarted primary that asks from Mount.
+func Failover(v View, req proto.ConfirmRequest) List {
+	var l List
+	st := req.Status
+	pn := st.Inst.InstName
+	p := Peer{Known: true, Connected: true, Heard: v.Now, Status: st}
+	mount := st.Inst.Status == base.StatusMount
+	l.Add(len(req.Failed) > 0, "the request names the failed standbys", "it names none")
+	l.Add(strings.EqualFold(st.Config.Mode, "AUTO"), "the group is in AUTO mode", "%s is guarded in mode %q", pn, st.Config.Mode)
+	if mount {
+		l.Add(oneOf(st.State, proto.DWStartup, proto.DWConfirm), "the primary's watcher is in Startup or Confirm", "it is %s", st.State)
+	} else {
+		l.Add(st.State == proto.DWConfirm, "the primary's watcher is in Confirm", "it is %s", st.State)
+	}
+	l.Add(st.InstOK && st.Inst.Mode == base.ModePrimary && (mount || st.Inst.Status == base.StatusSuspend),
+		"the primary is normal and in Suspend (or restarted and in Mount)", "%s is %s, OK %v", pn, modeStatus(p), st.InstOK)
+	l.Add(p.Reign() > 0 || mount, "the primary has an open record", "%s has none", pn)
+	l.Add(st.CtlStatus == proto.CtlValid, "its control file is Valid", "it is %s", st.CtlStatus)
+	for _, q := range v.Peers {
+		if !q.Known || q.Inst() == pn || !Global(q) {
+			continue
+		}
+		qn := q.Inst()
+		l.Add(q.Reign() <= p.Reign(), "no database has a newer reign", "%s is in reign %d, %s in %d", qn, q.Reign(), pn, p.Reign())
+		if q.Status.Inst.Mode == base.ModePrimary {
+			l.Add(q.Reign() < p.Reign(), "there is no other primary", "%s is %s in reign %d", qn, modeStatus(q), q.Reign())
+		}
+	}
+	why, free := v.commandFree(false)
+	l.Add(free && st.Cmd == nil, "no takeover, switchover or other monitor command runs", "%s", why)
+	for _, a := range st.Inst.Archives {
+		if a.Type != base.ArchRealtime && a.Type != base.ArchTimely {
+			continue
+		}
+		q, ok := v.Find(a.Inst)
+		if a.State != base.ArchValid || !ok {
+			continue
+		}
+		rel, _ := st.Inst.Lineage.Compare(q.Status.Inst.Lineage)
+		l.Add(rel == base.Equal || rel == base.RemoteContained, "every standby with a Valid archive can join the primary",
+			"the open records of %s against %s: %s", a.Inst, pn, rel)
+	}
+	return l
+}

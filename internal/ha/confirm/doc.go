@@ -1,0 +1,49 @@
+// Package confirm holds the decisions of a confirm monitor (manual 4.2, 4.3,
+// 6.9) as a pure function: Step(state, event, now) -> (state, actions). No
+// goroutine, clock, socket, file or random number is used here; package monitor
+// feeds events and performs actions.
+//
+// It owns the durable Record of a group's decisions and their exclusion; the
+// conditions on what was heard are package cond's.
+//
+// # G3: at most one database acknowledges commits
+//
+// A primary P of reign n (the ID of its last open record) acknowledges a commit
+// only when every standby whose archive is Valid has the package. Let a
+// takeover of reign n by standby X be granted. X refuses redo of reign n from
+// then on, so P can acknowledge nothing as long as its archive to X is Valid;
+// it suspends at the next commit. So two databases could acknowledge only if P's
+// archive to X is Invalid, or becomes so. It becomes Invalid in these ways:
+//
+//  1. By a Failover this monitor grants. Before the takeover: the grant was
+//     written down first, and X stays excluded (Record.Dropped) until P itself
+//     reports X Valid in a report made after it acted on, or gave up, the request:
+//     watcher in OPEN or RECOVERY, instance Open, report number above that of
+//     the request. A watcher uses a ConfirmReply only while it is still in
+//     the CONFIRM (or STARTUP) stay in which it asked. After the takeover:
+//     Record.Taken was written before the grant left, and every request of a
+//     reign <= n is refused for good, also after a restart of the monitor.
+//  2. By a Failover without leave, when X's own watcher reported X's instance
+//     dead. A new incarnation of X has no ValidClaim. If X was only hung, the
+//     monitor has heard the same report: X is suspect (Peer.suspect) until the
+//     primary, Open, reports it Valid again; so is X after any interruption of
+//     its reports to this monitor, which may have hidden one. X's watcher,
+//     which rechecks before it acts, knows best.
+//  3. By a Failover of a primary that heard no confirm monitor for 3 x
+//     DW_ERROR_TIME while X's watcher answered it (DW_FAILOVER_FORCE). The
+//     takeover needs X's watcher not to hear P's, and needs P silent here.
+//  4. By command (set arch invalid, detach), refused in AUTO mode while the link
+//     to X is broken, and told to X over that link: it loses its ValidClaim.
+//  5. By a restart of P, which compares positions in Mount. It must see every
+//     standby or ask here; both see the takeover.
+//
+// Decisions exclude each other because one State serves a group, at most one
+// decision is being written at a time, and nothing is answered or sent before
+// Persisted. A crash between writing and answering leaves a record of a decision
+// nobody heard of, which only forbids.
+//
+// A monitor that has just started, or whose process stood still for longer than
+// DW_ERROR_TIME/2, knows nothing fresh: it decides on a takeover only after the
+// primary itself has reported since, and on a request only after every other
+// watcher has reported or has stayed unreachable for DW_ERROR_TIME since.
+package confirm

@@ -1,0 +1,290 @@
+package confirm
+
+import (
+	"fmt"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
+	"datawatch/internal/ha/proto"
+)
+
+// minSettle is the least time between X becoming suspect and the report of
+// the primary that clears it, so that a report already on its way does not.
+const minSettle = time.Second
+
+// Step applies one event. The given state is not changed.
+func Step(s State, ev Event, now time.Time) (State, []Action) {
+	s.peers = append([]peer(nil), s.peers...)
+	s.rec = s.rec.clone()
+	var out []Action
+	_, stalled := ev.(Stalled)
+	if s.noteTime(now) || stalled {
+		s.forget(now)
+		out = append(out, Reconnect{}, Tell{fmt.Sprintf("this monitor stood still for more than half of DW_ERROR_TIME in group %s: waiting for fresh reports", s.cfg.Group)})
+	}
+	switch e := ev.(type) {
+	case Report:
+		s.report(e, now)
+	case Link:
+		s.link(e, now)
+	case Tick, Stalled:
+	case Ask:
+		return s, append(out, s.ask(e, now)...)
+	case Reserve:
+		return s, append(out, s.reserve(e, now)...)
+	case Persisted:
+		out = append(out, s.persisted(e, now)...)
+	case PersistFailed:
+		out = append(out, s.persistFailed(e, now)...)
+	case GrantReply:
+		out = append(out, s.grantReply(e, now)...)
+	case Busy:
+		s.busy = e.On
+	default:
+		panic(fmt.Sprintf("confirm: event %T", ev))
+	}
+	if _, ok := ev.(Tick); ok {
+		out = append(out, s.exitOld(now)...)
+		out = append(out, s.decide(now)...)
+	} else if r, ok := ev.(Report); ok && !r.Status.InstOK {
+		out = append(out, s.decide(now)...)
+	}
+	return s, out
+}
+
+// noteTime moves the epoch when the process stood still: reports received
+// before are then of unknown age, and some were perhaps missed.
+func (s *State) noteTime(now time.Time) bool {
+	gap := now.Sub(s.lastTick)
+	if now.After(s.lastTick) {
+		s.lastTick = now
+	}
+	return gap > s.View(now).ErrorTime()/2 || gap < 0
+}
+
+func (s *State) forget(now time.Time) {
+	s.epoch, s.lastTick = now, now
+	for i := range s.peers {
+		s.peers[i].fresh = false
+		s.peers[i].suspect, s.peers[i].suspectAt = true, now
+	}
+	if s.att.inst != "" {
+		s.att.at = now
+	}
+}
+
+func (s *State) byAddr(addr string) *peer {
+	for i := range s.peers {
+		if s.peers[i].Addr == addr {
+			return &s.peers[i]
+		}
+	}
+	return nil
+}
+
+func (s *State) byInst(inst string) *peer {
+	for i := range s.peers {
+		if s.peers[i].Known && s.peers[i].Inst() == inst {
+			return &s.peers[i]
+		}
+	}
+	return nil
+}
+
+func (s *State) link(e Link, now time.Time) {
+	p := s.byAddr(e.Addr)
+	if p == nil {
+		return
+	}
+	p.Connected = e.Up
+	p.suspect, p.suspectAt = true, now // a report may have been missed
+}
+
+func (s *State) report(e Report, now time.Time) {
+	p := s.byAddr(e.Addr)
+	if p == nil {
+		return
+	}
+	old := p.Peer
+	p.Known, p.Connected, p.Heard, p.Status, p.fresh = true, true, now, e.Status, true
+	in := e.Status.Inst
+	if !e.Status.InstOK || !old.Known || old.Status.Inst.Incarnation != in.Incarnation || old.Status.Incarnation != e.Status.Incarnation {
+		p.suspect, p.suspectAt = true, now
+	}
+	exited := !e.Status.InstOK && (e.Status.InstExitNorm || in.ExitingNormal)
+	switch {
+	case !exited:
+		p.exitedAt = time.Time{}
+	case p.exitedAt.IsZero():
+		p.exitedAt = now
+	}
+	if e.Status.InstOK && in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
+		s.seen = max(s.seen, p.Reign())
+		if s.att.inst != "" && s.rec.Taken != nil && p.Reign() > s.rec.Taken.Reign {
+			s.att = attempt{} // the takeover, or another opening, is complete
+		}
+		s.lift(*p, now)
+	}
+}
+
+// lift ends exclusions that the Open primary p's own report disproves.
+func (s *State) lift(p peer, now time.Time) {
+	last, err := s.View(now).LastPrimary()
+	if err != nil || last.Inst() != p.Inst() || p.Reign() < s.seen {
+		return
+	}
+	st := p.Status
+	if st.State != proto.DWOpen && st.State != proto.DWRecovery {
+		return
+	}
+	for _, a := range st.Inst.Archives {
+		if a.State != base.ArchValid || a.SendFailed {
+			continue
+		}
+		if d, ok := s.rec.dropped(a.Inst); ok && p.Reign() >= d.Reign && !(s.pend.kind != decideNothing) &&
+			(st.Incarnation != d.AskInc || st.Seq > d.AskSeq) {
+			s.rec = s.rec.without(a.Inst)
+		}
+		if q := s.byInst(a.Inst); q != nil && q.suspect && q.Connected && q.Status.InstOK && q.fresh &&
+			now.Sub(q.suspectAt) >= max(minSettle, s.View(now).ErrorTime()/5) {
+			q.suspect = false
+		}
+	}
+}
+
+// Failover lists every condition under which req would be granted now.
+func (s State) Failover(req proto.ConfirmRequest, now time.Time) cond.List {
+	v := s.View(now)
+	l := cond.Failover(v, req)
+	n := req.Status.Inst.Lineage.Last().ID
+	l.Add(s.pend.kind == decideNothing, "no other decision is being written", "one is; ask again")
+	l.Add(!s.busy, "this monitor runs no manual command", "it does; ask again")
+	for _, p := range s.peers {
+		if p.Known && p.Inst() == req.Status.Inst.InstName {
+			continue
+		}
+		l.Add(p.fresh || now.Sub(s.epoch) >= v.ErrorTime(),
+			"every other watcher was heard since this monitor started, or is unreachable for DW_ERROR_TIME",
+			"nothing from %s yet; ask again", p.Addr)
+	}
+	l.Add(n >= s.seen, "the request is of the newest reign seen", "it is of reign %d, reign %d was seen", n, s.seen)
+	if t := s.rec.Taken; t != nil {
+		l.Add(n > t.Reign, "its reign was not taken over", "reign %d was granted to %s (decision %d)", t.Reign, t.Candidate, t.Term)
+	}
+	return l
+}
+
+func (s *State) ask(e Ask, now time.Time) []Action {
+	l := s.Failover(e.Req, now)
+	if !l.OK() {
+		return []Action{Answer{e.ID, proto.ConfirmReply{Term: s.rec.Term, Why: l.Why()}}}
+	}
+	st := e.Req.Status
+	next := s.next()
+	for _, inst := range e.Req.Failed {
+		next = next.withDrop(Drop{Inst: inst, Primary: st.Inst.InstName, Reign: st.Inst.Lineage.Last().ID,
+			Term: next.Term, AskInc: st.Incarnation, AskSeq: st.Seq})
+	}
+	return s.write(pending{kind: decideFailover, reqID: e.ID, next: next, inst: st.Inst.InstName})
+}
+
+// next is the record with the next term and what is known of reigns.
+func (s *State) next() Record {
+	r := s.rec.clone()
+	r.Term++
+	r.Seen = max(r.Seen, s.seen)
+	return r
+}
+
+func (s *State) write(p pending) []Action {
+	s.seq++
+	p.seq = s.seq
+	s.pend = p
+	return []Action{Persist{p.seq, p.next.clone()}}
+}
+
+func (s *State) persisted(e Persisted, now time.Time) []Action {
+	p := s.pend
+	if p.kind == decideNothing || e.Seq != p.seq {
+		return nil
+	}
+	s.rec, s.pend = p.next, pending{}
+	switch p.kind {
+	case decideFailover:
+		return []Action{
+			Answer{p.reqID, proto.ConfirmReply{Granted: true, Term: s.rec.Term, Why: "conditions hold; decision written"}},
+			Tell{fmt.Sprintf("decision %d: %s may go on without the failed standbys", s.rec.Term, p.inst)},
+		}
+	case decideManual:
+		s.att = attempt{inst: p.inst, term: p.grant.Term, at: now}
+		return []Action{Reserved{ID: p.reqID, OK: true, Grant: p.grant}}
+	}
+	q := s.byInst(p.inst)
+	if q == nil {
+		return nil
+	}
+	s.att = attempt{inst: p.inst, term: p.grant.Term, at: now}
+	return []Action{
+		Tell{fmt.Sprintf("decision %d: %s takes over from %s", p.grant.Term, p.inst, p.grant.OldPrimary)},
+		SendGrant{q.Addr, p.inst, p.grant},
+	}
+}
+
+// persistFailed drops the decision: nothing was answered or sent, so nobody can
+// act on it, whatever reached the disk. The term is not used again.
+func (s *State) persistFailed(e PersistFailed, now time.Time) []Action {
+	p := s.pend
+	if p.kind == decideNothing || e.Seq != p.seq {
+		return nil
+	}
+	s.pend = pending{}
+	s.rec.Term = p.next.Term
+	why := "the decision could not be written: " + e.Why
+	switch p.kind {
+	case decideFailover:
+		return []Action{Answer{p.reqID, proto.ConfirmReply{Term: s.rec.Term, Why: why}}, Tell{why}}
+	case decideManual:
+		return []Action{Reserved{ID: p.reqID, Why: why}, Tell{why}}
+	}
+	return []Action{Tell{why}}
+}
+
+func (s *State) grantReply(e GrantReply, now time.Time) []Action {
+	if s.att.inst == "" || e.Term != s.att.term {
+		return nil
+	}
+	if e.Err {
+		return []Action{Tell{fmt.Sprintf("no answer of the watcher of %s to decision %d: %s", s.att.inst, e.Term, e.Msg)}}
+	}
+	s.att.ok = e.OK
+	if e.OK {
+		return []Action{Tell{fmt.Sprintf("%s has taken over (decision %d)", s.att.inst, e.Term)}}
+	}
+	return []Action{Tell{fmt.Sprintf("%s did not take over (decision %d): %s", s.att.inst, e.Term, e.Msg)}}
+}
+
+// exitOld tells primaries that a newer, Open primary exists.
+func (s *State) exitOld(now time.Time) []Action {
+	v := s.View(now)
+	var newest cond.Peer
+	for _, p := range v.ActivePrimaries() {
+		if p.Status.Inst.Status == base.StatusOpen && p.Reign() > newest.Reign() {
+			newest = p
+		}
+	}
+	if !newest.Known || now.Before(s.exitAt) {
+		return nil
+	}
+	var out []Action
+	for _, p := range v.ActivePrimaries() {
+		if p.Reign() < newest.Reign() && p.Status.Cmd == nil {
+			out = append(out, SendExitOld{p.Addr, p.Inst(), fmt.Sprintf("%s is Primary and Open in reign %d, %s in reign %d",
+				newest.Inst(), newest.Reign(), p.Inst(), p.Reign())})
+		}
+	}
+	if out != nil {
+		s.exitAt = now.Add(v.ErrorTime())
+	}
+	return out
+}

@@ -1,0 +1,162 @@
+package confirm
+
+import (
+	"fmt"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
+	"datawatch/internal/ha/proto"
+)
+
+// Takeover lists every condition under which inst would take over now, by
+// itself (auto) or by command.
+func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
+	v := s.View(now)
+	target, ok := v.Find(inst)
+	if !ok {
+		var l cond.List
+		l.Add(false, "the standby has been heard", "nothing is known of %s", inst)
+		return l
+	}
+	o := cond.TakeoverOptions{Auto: auto, ShutdownWait: s.cfg.ShutdownWait, Suspend: true}
+	prim, err := v.LastPrimary()
+	if err == nil {
+		o.ExitedAt = s.byInst(prim.Inst()).exitedAt
+	}
+	l := cond.Takeover(v, target, o)
+	if err != nil {
+		return l
+	}
+	s.exclusions(&l, prim, target, now)
+	if !auto {
+		return l
+	}
+	pp, tp := s.byInst(prim.Inst()), s.byInst(target.Inst())
+	l.Add(pp.fresh, "the primary was heard since this monitor started", "not yet; a takeover by command is possible")
+	l.Add(tp.fresh && tp.Connected, "the standby was heard since this monitor started", "not connected to its watcher")
+	l.Add(!tp.suspect, "the primary reported the archive Valid after the standby's last failure or interruption",
+		"not since %s was interrupted", target.Inst())
+	l.Add(!s.busy, "this monitor runs no manual command", "it does")
+	return l
+}
+
+// exclusions adds the conditions that earlier decisions impose.
+func (s State) exclusions(l *cond.List, prim, target cond.Peer, now time.Time) {
+	l.Add(s.pend.kind == decideNothing, "no other decision is being written", "one is")
+	d, dropped := s.rec.dropped(target.Inst())
+	l.Add(!dropped, "the standby was not cut off by a granted Failover",
+		"%s was allowed to go on without it (decision %d) and has not reported it Valid since", d.Primary, d.Term)
+	l.Add(prim.Reign() >= s.seen, "the failed primary is the newest one seen", "%s is of reign %d, reign %d was seen", prim.Inst(), prim.Reign(), s.seen)
+	if t := s.rec.Taken; t != nil && prim.Reign() <= t.Reign {
+		why, certain := s.didNotOpen(now)
+		l.Add(certain, "an earlier takeover of this reign has certainly not happened", "%s", why)
+	}
+}
+
+// didNotOpen reports whether the last granted candidate certainly stands where
+// it stood: its watcher says so, fresh, and after the grant is answered or old.
+func (s State) didNotOpen(now time.Time) (string, bool) {
+	if s.att.inst == "" || s.att.ok {
+		return "it was answered as done", false
+	}
+	v := s.View(now)
+	if wait := v.ErrorTime(); now.Sub(s.att.at) < wait {
+		return fmt.Sprintf("decision %d for %s is less than DW_ERROR_TIME old", s.att.term, s.att.inst), false
+	}
+	c, ok := v.Find(s.att.inst)
+	if !ok || !v.InstOK(c) || !s.byInst(c.Inst()).fresh || !c.Heard.After(s.att.at) || !c.Connected {
+		return fmt.Sprintf("the state of %s is unknown", s.att.inst), false
+	}
+	in := c.Status.Inst
+	if in.Mode != base.ModeStandby || c.Reign() > s.rec.Taken.Reign || c.Status.Cmd != nil ||
+		(c.Status.State != proto.DWOpen && c.Status.State != proto.DWStartup) {
+		return fmt.Sprintf("%s is %s/%s in reign %d, watcher %s", c.Inst(), in.Mode, in.Status, c.Reign(), c.Status.State), false
+	}
+	return "", true
+}
+
+// decide starts an automatic takeover when one is due.
+func (s *State) decide(now time.Time) []Action {
+	if s.pend.kind != decideNothing || s.busy {
+		return nil
+	}
+	v := s.View(now)
+	prim, err := v.LastPrimary()
+	if err != nil || v.InstOK(prim) || !v.Auto() || len(v.ActivePrimaries()) > 0 {
+		s.told = ""
+		return nil
+	}
+	var best cond.Peer
+	var whys string
+	for _, t := range v.Standbys() {
+		l := s.Takeover(t.Inst(), true, now)
+		if !l.OK() {
+			whys += t.Inst() + ": " + l.Why() + ". "
+			continue
+		}
+		if !best.Known || best.Status.Inst.Keep.Less(t.Status.Inst.Keep) {
+			best = t
+		}
+	}
+	if !best.Known {
+		// Each reason is told once, and only when the primary can be judged.
+		if whys == "" || whys == s.told {
+			return nil
+		}
+		s.told = whys
+		return []Action{Tell{fmt.Sprintf("%s has failed; no standby takes over now. %s", prim.Inst(), whys)}}
+	}
+	return s.grant(decideTakeover, 0, prim.Inst(), prim.Reign(), best, now)
+}
+
+func (s *State) grant(kind decisionKind, reqID uint64, old string, reign uint64, target cond.Peer, now time.Time) []Action {
+	next := s.next()
+	keep := target.Status.Inst.Keep
+	next.Taken = &Taken{Reign: reign, OldPrimary: old, Candidate: target.Inst(), Term: next.Term, MinKeep: keep,
+		Manual: kind == decideManual, Time: now}
+	return s.write(pending{kind: kind, reqID: reqID, next: next, inst: target.Inst(),
+		grant: proto.Grant{Term: next.Term, OldPrimary: old, Lineage: reign, MinKeep: keep}})
+}
+
+// reserve writes a manual takeover down before its first step, so that no
+// request of the old primary can be granted beside it.
+func (s *State) reserve(e Reserve, now time.Time) []Action {
+	v := s.View(now)
+	target, ok := v.Find(e.Inst)
+	var l cond.List
+	switch {
+	case !ok:
+		l.Add(false, "the standby has been heard", "nothing is known of %s", e.Inst)
+	case e.Force:
+		l = cond.TakeoverForce(v, target)
+		l.Add(s.pend.kind == decideNothing, "no other decision is being written", "one is")
+	default:
+		l = s.Takeover(e.Inst, false, now)
+	}
+	if !l.OK() {
+		return []Action{Reserved{ID: e.ID, Why: l.Why()}}
+	}
+	old, reign := "", target.Reign()
+	if p, err := v.LastPrimary(); err == nil {
+		old, reign = p.Inst(), max(reign, p.Reign())
+	}
+	return s.grant(decideManual, e.ID, old, reign, target, now)
+}
+
+// TakeoverWait returns the database whose normal exit is being waited out and
+// the time left (manual 4.4 #15); ok is false when none is.
+func (s State) TakeoverWait(now time.Time) (inst string, left time.Duration, ok bool) {
+	if s.cfg.ShutdownWait == 0 {
+		return "", 0, false
+	}
+	p, err := s.View(now).LastPrimary()
+	if err != nil {
+		return "", 0, false
+	}
+	q := s.byInst(p.Inst())
+	if q.exitedAt.IsZero() {
+		return "", 0, false
+	}
+	return p.Inst(), max(0, s.cfg.ShutdownWait-now.Sub(q.exitedAt)), true
+}
