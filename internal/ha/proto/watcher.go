@@ -137,6 +137,15 @@ const (
 	DWCmdRecoverT  = "recover_time"   // Inst ("" all), Value seconds, memory only
 	DWCmdTakeover  = "takeover_grant" // confirm monitor -> candidate's watcher: Grant; the watcher rechecks its own view, then runs the takeover itself
 	DWCmdExitOld   = "exit_old"       // a watcher or monitor that saw a newer primary tells the old primary's watcher: shut your instance down
+	// Between watchers only. The primary's watcher asks a standby's watcher to
+	// have the kept package dropped (before recovery, and before the primary
+	// opens), or to forget its claim to take over (before the primary goes on
+	// without it). Both are refused once a takeover has begun there; after an
+	// answer with Code 0 that standby does not take over until its primary,
+	// Open again, reports the archive to it Valid. The answer carries a status
+	// taken afterwards. Value is the sender's status number (WatcherStatus.Seq).
+	DWCmdDropKeep  = "drop_keep"
+	DWCmdDropClaim = "drop_claim"
 	DWCmdNoop      = "noop"
 )
 
