@@ -48,7 +48,7 @@ func (e *Error) Error() string {
 // clip keeps a hostile value from filling the screen.
 func clip(s string) string {
 	q := fmt.Sprintf("%q", s)
-	q = q[1 : len(q)-1]
+	q = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(q[1 : len(q)-1])
 	if len(q) > 120 {
 		q = q[:117] + "..."
 	}
