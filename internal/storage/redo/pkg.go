@@ -63,13 +63,18 @@ type Header struct {
 	RawLen     uint32 // bytes of PTXs
 	DataLen    uint32 // bytes stored: RawLen, or less when compressed
 
-	// PrevSum and BatchSeq belong to the online log that stores the package and
-	// are set by it (0 elsewhere): the checksum of the package before it there,
-	// and the LSEQ of the first package of the same write.
-	PrevSum  uint32
-	BatchSeq base.Seq
+	// LogMark belongs to the online log that stores the package; zero elsewhere.
+	LogMark
 
 	Checksum uint32 // as decoded; Encode computes its own
+}
+
+// LogMark ties a package to its place in one online log, so that what an
+// earlier lap, a failed write or another log left there is never taken for it.
+type LogMark struct {
+	PrevSum  uint32   // checksum of the package before it in the log
+	LogID    uint32   // random, per log
+	BatchSeq base.Seq // LSEQ of the first package of the same write
 }
 
 // Pos returns the position of the end of the package.
@@ -230,22 +235,31 @@ func (p *Package) EncodedLen() int { return HeaderSize + len(p.Data) }
 // Offsets of the two checksums in the header.
 const (
 	offSum       = 116
+	offLogID     = 120
 	offHeaderSum = 124
 )
 
 // Encode appends the package to dst. The package is not changed, so it may be
 // encoded by several goroutines at once.
 func (p *Package) Encode(dst []byte) []byte {
+	dst, _ = p.EncodeLog(dst, LogMark{})
+	return dst
+}
+
+// EncodeLog is Encode with the mark of an online log; it also returns the
+// checksum, which is the PrevSum of the package after it.
+func (p *Package) EncodeLog(dst []byte, m LogMark) ([]byte, uint32) {
 	at := len(dst)
 	var room [HeaderSize]byte
 	dst = append(dst, room[:]...)
 	dst = append(dst, p.Data...)
 	b := dst[at:]
-	p.Header.marshal(b)
+	p.Header.marshal(b, m)
 	le := binary.LittleEndian
 	le.PutUint32(b[offHeaderSum:], headerSum(b))
-	le.PutUint32(b[offSum:], checksum(b))
-	return dst
+	sum := checksum(b)
+	le.PutUint32(b[offSum:], sum)
+	return dst, sum
 }
 
 func headerSum(b []byte) uint32 { return crc32.Checksum(b[:offSum], castagnoli) }
@@ -256,7 +270,7 @@ func checksum(b []byte) uint32 {
 	return crc32.Update(c, castagnoli, b[offSum+4:])
 }
 
-func (h *Header) marshal(b []byte) {
+func (h *Header) marshal(b []byte, m LogMark) {
 	le := binary.LittleEndian
 	copy(b, pkgMagic[:])
 	le.PutUint16(b[4:], Version)
@@ -277,12 +291,12 @@ func (h *Header) marshal(b []byte) {
 	le.PutUint64(b[72:], uint64(h.DepLSN))
 	le.PutUint64(b[80:], h.OpenID)
 	le.PutUint64(b[88:], uint64(h.TimeNs))
-	le.PutUint64(b[96:], uint64(h.BatchSeq))
-	le.PutUint32(b[104:], h.PrevSum)
+	le.PutUint64(b[96:], uint64(m.BatchSeq))
+	le.PutUint32(b[104:], m.PrevSum)
 	le.PutUint32(b[108:], h.RawLen)
 	le.PutUint32(b[112:], h.DataLen)
 	le.PutUint32(b[offSum:], 0)
-	le.PutUint32(b[120:], 0)
+	le.PutUint32(b[offLogID:], m.LogID)
 	le.PutUint32(b[offHeaderSum:], 0)
 }
 
@@ -312,15 +326,15 @@ func DecodeHeader(b []byte) (Header, error) {
 		NPTX: le.Uint32(b[28:]), GSEQ: base.Seq(le.Uint64(b[32:])), LSEQ: base.Seq(le.Uint64(b[40:])),
 		PrevLSN: base.LSN(le.Uint64(b[48:])), MinLSN: base.LSN(le.Uint64(b[56:])), MaxLSN: base.LSN(le.Uint64(b[64:])),
 		DepLSN: base.LSN(le.Uint64(b[72:])), OpenID: le.Uint64(b[80:]), TimeNs: int64(le.Uint64(b[88:])),
-		BatchSeq: base.Seq(le.Uint64(b[96:])), PrevSum: le.Uint32(b[104:]), RawLen: le.Uint32(b[108:]), DataLen: le.Uint32(b[112:]),
-		Checksum: le.Uint32(b[offSum:]),
+		LogMark: LogMark{BatchSeq: base.Seq(le.Uint64(b[96:])), PrevSum: le.Uint32(b[104:]), LogID: le.Uint32(b[offLogID:])},
+		RawLen:  le.Uint32(b[108:]), DataLen: le.Uint32(b[112:]), Checksum: le.Uint32(b[offSum:]),
 	}
 	switch {
 	case h.Version > Version:
 		return Header{}, fmt.Errorf("%w: version %d, this program knows %d", ErrVersion, h.Version, Version)
 	case h.Flags&^knownFlags != 0:
 		return Header{}, fmt.Errorf("%w: unknown flags %#x", ErrVersion, h.Flags&^knownFlags)
-	case h.Version != Version || h.HeaderLen != HeaderSize || le.Uint32(b[120:]) != 0:
+	case h.Version != Version || h.HeaderLen != HeaderSize:
 		return Header{}, corrupt("package version %d with a header of %d bytes", h.Version, h.HeaderLen)
 	}
 	return h, h.check()
@@ -344,11 +358,11 @@ func Decode(b []byte) (*Package, error) {
 }
 
 // WithStore returns the same redo as stored by another database: DBMagic and
-// LSEQ are local to it, PrevSum and BatchSeq are reset. Data is shared.
+// LSEQ are local to it, LogMark is reset. Data is shared.
 func (p *Package) WithStore(db base.Magic, lseq base.Seq) *Package {
 	q := *p
 	q.DBMagic, q.LSEQ = db, lseq
-	q.PrevSum, q.BatchSeq, q.Checksum = 0, 0, 0
+	q.LogMark, q.Checksum = LogMark{}, 0
 	return &q
 }
 
