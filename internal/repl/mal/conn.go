@@ -326,6 +326,9 @@ func NewRequest(from string, typ uint16, payload []byte, answer func([]byte, err
 // reaches nobody.
 func (r *Request) Context() context.Context { return r.c.ctx }
 
+// OneWay tells that no answer is expected.
+func (r *Request) OneWay() bool { return r.id == 0 }
+
 // Reply answers. Errors need no handling: the link is gone then.
 func (r *Request) Reply(parts ...[]byte) {
 	if r.id == 0 || r.answered.Swap(true) {

@@ -1,0 +1,262 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/repl/mal"
+	"datawatch/internal/repl/standby"
+	"datawatch/internal/storage/redo"
+)
+
+const (
+	// A message of catch-up is closed at this size (and stays below the buffer
+	// that wire keeps for reuse), so that the standby can log while the next
+	// one is on its way.
+	catchupBytes = 512 << 10
+	// archiveWait is how often a catch-up that has reached the archive's end
+	// looks whether the archiver has written more.
+	archiveWait = 2 * time.Millisecond
+)
+
+// CatchUp sends the archive to a standby until it has what the own log had at
+// the start of the call (the manual's Recovery, 3.1.9). Several run at once for
+// several standbys. Ended by ctx it leaves the standby where it got to; the
+// next call goes on from there. The pending package of a suspended database is
+// not in the archive and so not sent: it comes again when the database opens.
+func (s *Shipper) CatchUp(ctx context.Context, inst string) error {
+	t := s.byName[inst]
+	if t == nil {
+		return base.Errorf(CodeNoTarget, "no realtime or timely archive to %s", inst)
+	}
+	t.mu.Lock()
+	if t.state == base.ArchValid {
+		t.mu.Unlock()
+		return nil // it gets every package as it is made
+	}
+	if t.recovering {
+		t.mu.Unlock()
+		return base.Errorf(CodeNotRun, "archive is being sent to %s already", inst)
+	}
+	t.recovering = true
+	t.mu.Unlock()
+	s.cfg.OnChange()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
+	err := s.catchUp(ctx, t)
+	if err != nil && ctx.Err() != nil {
+		err = base.Errorf(CodeInterrupted, "interrupted: %v", context.Cause(ctx))
+	}
+	stop()
+	cancel(nil)
+	t.mu.Lock()
+	t.recovering = false
+	t.lastError = ""
+	if err != nil {
+		t.lastError = err.Error()
+	}
+	t.mu.Unlock()
+	s.cfg.OnChange()
+	if err != nil {
+		return fmt.Errorf("send archive to %s: %w", inst, err)
+	}
+	return nil
+}
+
+func (s *Shipper) catchUp(ctx context.Context, t *target) error {
+	e := s.cfg.Engine
+	if m := e.Mode(); m != base.ModePrimary {
+		return base.Errorf(standby.CodeMode, "database is in %v mode, not Primary", m)
+	}
+	arch := e.Archive()
+	if arch == nil {
+		return base.Errorf(CodeNoArchive, "no local archive is configured")
+	}
+	goal := e.LogEnd()
+	for {
+		info, err := s.say(ctx, t, base.ArchUnknown)
+		if err != nil {
+			return err
+		}
+		if err := s.joinable(info, goal); err != nil {
+			return err
+		}
+		at := info.Stand
+		t.mu.Lock()
+		t.sent = at
+		t.mu.Unlock()
+		if at.Seq >= goal.Seq {
+			// The rest of the queue must be logged before the answer.
+			if info.Apply.Seq >= goal.Seq {
+				return nil
+			}
+		} else if arch.Has(at.Seq + 1) {
+			if err := s.stream(ctx, t, arch, at, goal); err != nil {
+				return err
+			}
+			continue
+		} else if arch.End().Seq > at.Seq {
+			return base.Errorf(CodeNoArchive, "the archive does not have package %d, from which the standby must go on", at.Seq+1)
+		}
+		if err := s.cfg.Clock.Sleep(ctx, archiveWait); err != nil {
+			return err
+		}
+	}
+}
+
+// joinable judges a standby before anything is sent.
+func (s *Shipper) joinable(info mal.StandbyInfo, goal base.Position) error {
+	switch {
+	case info.Mode != base.ModeStandby:
+		return base.Errorf(standby.CodeMode, "it is in %v mode, not Standby", info.Mode)
+	case info.Status != base.StatusOpen && info.Status != base.StatusAfterRedo:
+		return base.Errorf(standby.CodeState, "it is %v, not Open", info.Status)
+	case info.Frozen:
+		return base.Errorf(standby.CodeChanging, "it is replaying its kept package for a takeover or switchover")
+	case s.cfg.Engine.LogEnd().Less(info.Stand):
+		return base.Errorf(standby.CodeNotNext, "it is at %v, ahead of us (%v)", info.Stand, goal)
+	}
+	if info.OpenID == 0 {
+		return nil // it has no history yet; positions and lineage are checked there
+	}
+	for _, r := range s.cfg.Engine.Lineage() {
+		if r.ID == info.OpenID && r.TGUID == info.OpenGUID {
+			return nil
+		}
+	}
+	return base.Errorf(standby.CodeLineage, "its last open record %d (%s) is not in our history", info.OpenID, info.OpenGUID)
+}
+
+// errReached ends the reading of the archive at the goal.
+var errReached = errors.New("reached")
+
+// stream sends packages after at up to goal, as far as the archive has them,
+// with at most SendNum messages unanswered.
+func (s *Shipper) stream(ctx context.Context, t *target, arch Archive, at, goal base.Position) error {
+	st := &sender{s: s, t: t, ctx: ctx, start: s.cfg.Clock.Now()}
+	defer st.forget()
+	prev := at
+	err := arch.Read(ctx, at.Seq+1, func(p *redo.Package) error {
+		if p.GSEQ > goal.Seq {
+			return errReached
+		}
+		if p.GSEQ != prev.Seq+1 || p.PrevLSN != prev.LSN {
+			return base.Errorf(CodeArchiveGap, "archived package %d after LSN %d does not continue %v", p.GSEQ, p.PrevLSN, prev)
+		}
+		prev = p.Pos()
+		return st.add(p)
+	})
+	if err != nil && !errors.Is(err, errReached) {
+		return err
+	}
+	if err := st.flush(); err != nil {
+		return err
+	}
+	for len(st.calls) > 0 {
+		if err := st.await(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sender packs packages into messages and keeps the window.
+type sender struct {
+	s     *Shipper
+	t     *target
+	ctx   context.Context
+	start time.Time
+	h     mal.RedoHeader
+	buf   []byte
+	ptx   int64
+	last  base.Position
+	calls []sent
+}
+
+type sent struct {
+	call  *mal.Call
+	start time.Time
+	bytes int
+	ptx   int64
+	last  base.Position
+}
+
+func (x *sender) add(p *redo.Package) error {
+	n := 4 + p.EncodedLen()
+	if x.h.Count > 0 && (p.OpenID != x.h.OpenID || len(x.buf)+n > catchupBytes || x.h.Count == mal.MaxPackages) {
+		if err := x.flush(); err != nil {
+			return err
+		}
+	}
+	if x.h.Count == 0 {
+		guid, err := x.s.guid(p)
+		if err != nil {
+			return err
+		}
+		x.s.mu.Lock()
+		x.h = mal.RedoHeader{Kind: mal.KindRecover, Claim: base.ArchInvalid, OpenID: p.OpenID, OpenGUID: guid, Hardened: x.s.hardened}
+		x.s.mu.Unlock()
+		var room [mal.RedoHeaderSize]byte // the count is known at the end
+		x.buf = append(x.buf[:0], room[:]...)
+	}
+	x.buf = mal.PackageLen(x.buf, n-4)
+	x.buf = p.Encode(x.buf)
+	x.h.Count++
+	x.ptx += int64(p.NPTX)
+	x.last = p.Pos()
+	return nil
+}
+
+func (x *sender) flush() error {
+	if x.h.Count == 0 {
+		return nil
+	}
+	for len(x.calls) >= x.s.cfg.SendNum {
+		if err := x.await(); err != nil {
+			return err
+		}
+	}
+	x.h.Append(x.buf[:0])
+	start := x.s.cfg.Clock.Now()
+	call, err := x.s.cfg.Transport.Go(x.t.Inst, mal.TypeRedo, x.buf)
+	if err != nil {
+		return err
+	}
+	x.calls = append(x.calls, sent{call, start, len(x.buf), x.ptx, x.last})
+	x.h.Count, x.ptx = 0, 0
+	if cap(x.buf) > 2*catchupBytes {
+		x.buf = nil
+	}
+	return nil
+}
+
+// await waits for the oldest answer.
+func (x *sender) await() error {
+	c := x.calls[0]
+	b, err := c.call.Wait(x.ctx)
+	if err != nil {
+		return err
+	}
+	x.calls = x.calls[1:]
+	ack, err := mal.DecodeAck(b)
+	if err != nil {
+		return err
+	}
+	if ack.Stand.Less(c.last) {
+		return base.Errorf(standby.CodeNotNext, "acknowledged up to %v only, sent %v", ack.Stand, c.last)
+	}
+	x.t.mu.Lock()
+	x.t.sent = c.last
+	x.t.stats.addRaw(int64(c.bytes), c.ptx, c.last.LSN, x.s.cfg.Clock.Now().Sub(c.start), c.start, true)
+	x.t.mu.Unlock()
+	return nil
+}
+
+func (x *sender) forget() {
+	for _, c := range x.calls {
+		c.call.Forget()
+	}
+}
