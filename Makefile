@@ -1,0 +1,67 @@
+# make build   every program into bin/
+# make up      build, then start a whole local system (primary, standby, monitor)
+# make down    stop it
+# make check   format, vet, staticcheck, layers, generated files current
+# make test    every test, under ten minutes on two cores
+# make bench   throughput against PostgreSQL on this machine
+# make chaos   kills, cuts and stops for as long as it takes
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+GO ?= go
+STATICCHECK ?= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PROGRAMS := $(notdir $(wildcard cmd/*))
+
+export CGO_ENABLED := 0
+
+.PHONY: build up down deps check test race fuzz bench chaos generate clean
+
+build:
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do \
+		echo "build bin/$$p"; \
+		$(GO) build -trimpath -o bin/$$p ./cmd/$$p; \
+	done
+
+up: build
+	bin/dw up $(ARGS)
+
+down:
+	bin/dw down $(ARGS)
+
+deps:
+	@.ci/deps
+
+check:
+	@bad=$$(git ls-files '*.go' | xargs -r gofmt -l); \
+		if [ -n "$$bad" ]; then echo "gofmt these:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) test ./test ./internal/config
+
+# The timeout is per package; the longest (test/e2e) has its own limits inside.
+test: deps build
+	$(GO) test -timeout 9m ./...
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./internal/...
+
+# Every fuzz target for FUZZTIME each.
+FUZZTIME ?= 20s
+fuzz:
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r d; do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$d/*_test.go | cut -c6-); do \
+			echo "$$d $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$d; \
+		done; \
+	done
+
+bench: deps build
+	bin/dw bench $(ARGS)
+
+chaos: deps build
+	bin/dw chaos $(ARGS)
+
+generate:
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin
