@@ -10,6 +10,8 @@ import (
 // Config of one group's decisions.
 type Config struct {
 	Group string
+	// ViewOnly is an ordinary monitor: it keeps a view and decides nothing.
+	ViewOnly bool
 	// ErrorTime stands in for DW_ERROR_TIME until a watcher reports it.
 	ErrorTime time.Duration
 	// ShutdownWait is MON_TAKEOVER_SHUTDOWN; 0 turns it off (manual 5.5).
@@ -50,7 +52,6 @@ type attempt struct {
 	inst string
 	term uint64
 	at   time.Time // sent; after a freeze or restart: learnt of again
-	ok   bool      // the watcher answered that it has opened
 }
 
 // State of one group. The zero State is not usable; call New.

@@ -158,6 +158,7 @@ func (s State) Failover(req proto.ConfirmRequest, now time.Time) cond.List {
 	v := s.View(now)
 	l := cond.Failover(v, req)
 	n := req.Status.Inst.Lineage.Last().ID
+	l.Add(!s.cfg.ViewOnly, "this is a confirm monitor", "it is not")
 	l.Add(s.pend.kind == decideNothing, "no other decision is being written", "one is; ask again")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does; ask again")
 	for _, p := range s.peers {
@@ -257,9 +258,8 @@ func (s *State) grantReply(e GrantReply, now time.Time) []Action {
 	if e.Err {
 		return []Action{Tell{fmt.Sprintf("no answer of the watcher of %s to decision %d: %s", s.att.inst, e.Term, e.Msg)}}
 	}
-	s.att.ok = e.OK
 	if e.OK {
-		return []Action{Tell{fmt.Sprintf("%s has taken over (decision %d)", s.att.inst, e.Term)}}
+		return []Action{Tell{fmt.Sprintf("the watcher of %s carries out decision %d", s.att.inst, e.Term)}}
 	}
 	return []Action{Tell{fmt.Sprintf("%s did not take over (decision %d): %s", s.att.inst, e.Term, e.Msg)}}
 }
@@ -273,7 +273,7 @@ func (s *State) exitOld(now time.Time) []Action {
 			newest = p
 		}
 	}
-	if !newest.Known || now.Before(s.exitAt) {
+	if s.cfg.ViewOnly || !newest.Known || now.Before(s.exitAt) {
 		return nil
 	}
 	var out []Action

@@ -19,7 +19,7 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 		l.Add(false, "the standby has been heard", "nothing is known of %s", inst)
 		return l
 	}
-	o := cond.TakeoverOptions{Auto: auto, ShutdownWait: s.cfg.ShutdownWait, Suspend: true}
+	o := cond.TakeoverOptions{Auto: auto, ShutdownWait: s.cfg.ShutdownWait, Suspend: !s.cfg.ViewOnly}
 	prim, err := v.LastPrimary()
 	if err == nil {
 		o.ExitedAt = s.byInst(prim.Inst()).exitedAt
@@ -32,6 +32,7 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	if !auto {
 		return l
 	}
+	l.Add(!s.cfg.ViewOnly, "this is a confirm monitor", "it is not")
 	pp, tp := s.byInst(prim.Inst()), s.byInst(target.Inst())
 	l.Add(pp.fresh, "the primary was heard since this monitor started", "not yet; a takeover by command is possible")
 	l.Add(tp.fresh && tp.Connected, "the standby was heard since this monitor started", "not connected to its watcher")
@@ -57,8 +58,8 @@ func (s State) exclusions(l *cond.List, prim, target cond.Peer, now time.Time) {
 // didNotOpen reports whether the last granted candidate certainly stands where
 // it stood: its watcher says so, fresh, and after the grant is answered or old.
 func (s State) didNotOpen(now time.Time) (string, bool) {
-	if s.att.inst == "" || s.att.ok {
-		return "it was answered as done", false
+	if s.att.inst == "" {
+		return "its outcome is unknown", false
 	}
 	v := s.View(now)
 	if wait := v.ErrorTime(); now.Sub(s.att.at) < wait {
@@ -78,7 +79,7 @@ func (s State) didNotOpen(now time.Time) (string, bool) {
 
 // decide starts an automatic takeover when one is due.
 func (s *State) decide(now time.Time) []Action {
-	if s.pend.kind != decideNothing || s.busy {
+	if s.cfg.ViewOnly || s.pend.kind != decideNothing || s.busy {
 		return nil
 	}
 	v := s.View(now)

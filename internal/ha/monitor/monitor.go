@@ -1,0 +1,399 @@
+// Package monitor drives one monitor process (manual 4): it keeps a connection
+// to every watcher of dmmonitor.ini, collects their reports, runs manual
+// commands step by step, and, as a confirm monitor, feeds package confirm and
+// performs its actions.
+//
+// It owns the connections, the record file of a confirm monitor and the log
+// file. It keeps the driver's part of G3: a decision is on disk before it is
+// answered or sent; after a standstill every connection is dropped, so that no
+// report of unknown age is believed. Conditions belong to package cond,
+// decisions to package confirm, what an instance does to its watcher.
+//
+// Concurrency: mu guards all state; a link's goroutine calls in with mu free.
+// Disk and network work that may block runs outside mu. Close order: commands
+// fail, links end, the writer of records ends, the log file is closed.
+package monitor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/clock"
+	"datawatch/internal/ha/confirm"
+	"datawatch/internal/ha/proto"
+	"datawatch/internal/vfs"
+)
+
+// Codes of the manual's table 10.2.8.1.
+const (
+	CodeError        base.Code = -1
+	CodeLogin        base.Code = -5
+	CodeConfig       base.Code = -6
+	CodeLogDir       base.Code = -7
+	CodeBusy         base.Code = -8
+	CodeInstFailed   base.Code = -10
+	CodeNotNormal    base.Code = -11
+	CodeTwoConfirm   base.Code = -14
+	CodeNoWatcher    base.Code = -15
+	CodeArgument     base.Code = -16
+	CodeTooMany      base.Code = -19
+	CodeRecoverLater base.Code = -20
+	CodeNoRecover    base.Code = -21
+	CodeOpenLater    base.Code = -22
+	CodeNoOpen       base.Code = -23
+	CodeNoOpenDW     base.Code = -24
+	CodeTipAbnormal  base.Code = -25
+	CodeTipHandling  base.Code = -26
+	CodeTipDecide    base.Code = -27
+	CodeLoginFailed  base.Code = -8206
+	CodeNoActive     base.Code = -8204
+	// CodeAlready is a notice: there was nothing to do.
+	CodeAlready base.Code = 100
+)
+
+// Group is one [GROUP_NAME] section of dmmonitor.ini.
+type Group struct {
+	Name  string
+	OGUID uint32
+	Addrs []string // one per database, host:port
+}
+
+// Config of a monitor. Zero values take the defaults named.
+type Config struct {
+	Confirm          bool // MON_DW_CONFIRM
+	Groups           []Group
+	TakeoverShutdown time.Duration // MON_TAKEOVER_SHUTDOWN, 0 off
+	StateDir         string        // directory of the record file of a confirm monitor
+	Log              LogConfig
+	ErrorTime        time.Duration // until a watcher reports DW_ERROR_TIME; 10 s
+	Heartbeat        time.Duration // 200 ms
+	StepTime         time.Duration // longest wait for one step of a command; 2 min
+	// ConfirmGrace is how long a second confirm monitor keeps trying before it
+	// gives up: the first may have died just now. Default 6 s.
+	ConfirmGrace time.Duration
+	MonID        string // random by default
+	FS           vfs.FS // vfs.OS
+	Clock        clock.Clock
+	Dial         func(ctx context.Context, addr string) (net.Conn, error)
+	Logger       *slog.Logger
+}
+
+// Message is a line for people: what happened, when.
+type Message struct {
+	Time time.Time `json:"time"`
+	From string    `json:"from"` // "monitor" or an instance name
+	Text string    `json:"text"`
+}
+
+type group struct {
+	Group
+	links []*link
+	st    confirm.State // used by every monitor for its view; decides only with Confirm
+}
+
+// Monitor is a running monitor. Its methods are safe for concurrent use.
+type Monitor struct {
+	cfg   Config
+	clk   clock.Clock
+	ctx   context.Context
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	store *store
+	logf  *logFile
+
+	mu      sync.Mutex
+	groups  []*group
+	changed chan struct{} // closed and replaced at every report
+	subs    map[chan Message]struct{}
+	login   string
+	running string // manual command in progress
+	failure error  // why the monitor ended by itself
+	reqID   uint64
+	waits   map[uint64]chan confirm.Reserved
+	asks    map[uint64]askFrom
+	wall    time.Time
+	closed  bool
+}
+
+type askFrom struct {
+	conn *conn
+	id   uint64
+}
+
+// Open starts a monitor. It does not wait for watchers; see WaitReady.
+func Open(ctx context.Context, cfg Config) (*Monitor, error) {
+	if len(cfg.Groups) == 0 {
+		return nil, base.Errorf(CodeConfig, "no group is configured")
+	}
+	defaults(&cfg)
+	m := &Monitor{cfg: cfg, clk: cfg.Clock, changed: make(chan struct{}), subs: map[chan Message]struct{}{},
+		waits: map[uint64]chan confirm.Reserved{}, asks: map[uint64]askFrom{}}
+	m.ctx, m.stop = context.WithCancel(context.WithoutCancel(ctx))
+	now := m.clk.Now()
+	m.wall = now.Round(0)
+	if cfg.Confirm {
+		st, err := openStore(cfg.FS, cfg.StateDir)
+		if err != nil {
+			m.stop()
+			return nil, err
+		}
+		m.store = st
+	}
+	if cfg.Log.Interval > 0 {
+		lf, err := openLog(cfg.FS, cfg.Log, now)
+		if err != nil {
+			m.closeStore()
+			m.stop()
+			return nil, err
+		}
+		m.logf = lf
+	}
+	for _, g := range cfg.Groups {
+		var rec confirm.Record
+		if m.store != nil {
+			var err error
+			if rec, err = m.store.load(g.Name, g.OGUID); err != nil {
+				m.logf.Close()
+				m.closeStore()
+				m.stop()
+				return nil, err
+			}
+		}
+		gr := &group{Group: g, st: confirm.New(confirm.Config{Group: g.Name, ViewOnly: !cfg.Confirm, ErrorTime: cfg.ErrorTime,
+			ShutdownWait: cfg.TakeoverShutdown, Addrs: g.Addrs}, rec, now)}
+		for _, a := range g.Addrs {
+			gr.links = append(gr.links, &link{m: m, g: gr, addr: a})
+		}
+		m.groups = append(m.groups, gr)
+	}
+	for _, g := range m.groups {
+		for _, l := range g.links {
+			m.wg.Go(l.run)
+		}
+	}
+	m.wg.Go(m.ticker)
+	m.tell("monitor", "DMMONITOR[%s] %s started, confirm %v", proto.GuardVersion, proto.GlobalVersion, cfg.Confirm)
+	return m, nil
+}
+
+func defaults(c *Config) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.ErrorTime, 10*time.Second)
+	def(&c.Heartbeat, 200*time.Millisecond)
+	def(&c.StepTime, 2*time.Minute)
+	def(&c.ConfirmGrace, 6*time.Second)
+	if c.FS == nil {
+		c.FS = vfs.OS{}
+	}
+	if c.Clock == nil {
+		c.Clock = clock.Real{}
+	}
+	if c.Dial == nil {
+		d := &net.Dialer{Timeout: 5 * time.Second}
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.MonID == "" {
+		var b [8]byte
+		rand.Read(b[:])
+		c.MonID = hex.EncodeToString(b[:])
+	}
+}
+
+// Close ends the monitor and waits for its goroutines.
+func (m *Monitor) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stop()
+	m.wg.Wait()
+	m.mu.Lock()
+	for ch := range m.subs {
+		delete(m.subs, ch)
+		close(ch)
+	}
+	m.mu.Unlock()
+	m.closeStore()
+	return m.logf.Close()
+}
+
+func (m *Monitor) closeStore() {
+	if m.store != nil {
+		m.store.close()
+	}
+}
+
+// Done is closed when the monitor ends; Err tells why it ended by itself.
+func (m *Monitor) Done() <-chan struct{} { return m.ctx.Done() }
+
+// Err returns why the monitor ended by itself, such as code -14.
+func (m *Monitor) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failure
+}
+
+// Confirm reports whether this is a confirm monitor; ID is its random id.
+func (m *Monitor) Confirm() bool { return m.cfg.Confirm }
+func (m *Monitor) ID() string    { return m.cfg.MonID }
+
+func (m *Monitor) fail(err error) {
+	m.mu.Lock()
+	if m.failure == nil {
+		m.failure = err
+	}
+	m.mu.Unlock()
+	m.tell("monitor", "%v", err)
+	m.stop()
+}
+
+// Subscribe returns messages until cancel is called or the monitor ends. A
+// reader that falls 256 messages behind loses the newest ones.
+func (m *Monitor) Subscribe() (<-chan Message, func()) {
+	ch := make(chan Message, 256)
+	m.mu.Lock()
+	m.subs[ch] = struct{}{}
+	m.mu.Unlock()
+	return ch, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if _, ok := m.subs[ch]; ok {
+			delete(m.subs, ch)
+			close(ch)
+		}
+	}
+}
+
+func (m *Monitor) tell(from, format string, a ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tellLocked(from, format, a...)
+}
+
+func (m *Monitor) tellLocked(from, format string, a ...any) {
+	msg := Message{m.clk.Now(), from, fmt.Sprintf(format, a...)}
+	m.cfg.Logger.Info(msg.Text, "from", from)
+	m.logf.line(msg)
+	for ch := range m.subs {
+		select {
+		case ch <- msg:
+		default:
+		}
+	}
+}
+
+// wake tells waiters that something was heard. mu is held.
+func (m *Monitor) wake() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// waitFor waits until ok, called with mu held, returns true.
+func (m *Monitor) waitFor(ctx context.Context, ok func() bool) error {
+	for {
+		m.mu.Lock()
+		done, ch := ok(), m.changed
+		m.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.ctx.Done():
+			return m.ended()
+		}
+	}
+}
+
+func (m *Monitor) ended() error {
+	if err := m.Err(); err != nil {
+		return err
+	}
+	return errors.New("the monitor is closed")
+}
+
+// WaitReady waits until every watcher has been heard or ctx ends; then it is an
+// error with code -15 only when not a single one has.
+func (m *Monitor) WaitReady(ctx context.Context) error {
+	heard := func() (n, all int) {
+		for _, g := range m.groups {
+			for _, p := range g.st.View(m.clk.Now()).Peers {
+				all++
+				if p.Known {
+					n++
+				}
+			}
+		}
+		return n, all
+	}
+	err := m.waitFor(ctx, func() bool { n, all := heard(); return n == all })
+	if err == nil || m.Err() != nil {
+		return err
+	}
+	m.mu.Lock()
+	n, _ := heard()
+	m.mu.Unlock()
+	if n == 0 {
+		return base.Errorf(CodeNoWatcher, "no watcher could be reached; perhaps none is running")
+	}
+	return nil
+}
+
+// ticker passes time to the decisions and to the periodic log.
+func (m *Monitor) ticker() {
+	t := m.clk.NewTicker(min(m.cfg.Heartbeat, m.cfg.ErrorTime/20))
+	defer t.Stop()
+	lastLog := m.clk.Now()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-t.C:
+		}
+		m.mu.Lock()
+		now := m.clk.Now()
+		m.noteWall(now)
+		for _, g := range m.groups {
+			m.step(g, confirm.Tick{})
+		}
+		m.wake() // silence changes what a view says
+		m.mu.Unlock()
+		if iv := time.Duration(m.cfg.Log.Interval) * time.Second; iv >= 5*time.Second && now.Sub(lastLog) >= iv {
+			lastLog = now
+			for _, g := range m.Snapshot().Groups {
+				for _, d := range g.Databases {
+					m.tell(d.Name, "%s/%s %s, watcher %s, FLSN %d CLSN %d", d.Mode, d.Status, d.InstOK, d.WStatus, d.File.LSN, d.Cur.LSN)
+				}
+			}
+		}
+	}
+}
+
+// noteWall finds sleeps of the whole machine, which the monotonic clock does
+// not count: the wall clock then runs ahead of it. mu is held.
+func (m *Monitor) noteWall(now time.Time) {
+	wall := now.Round(0)
+	if d := wall.Sub(m.wall); d < 0 || d > m.cfg.ErrorTime/2 {
+		for _, g := range m.groups {
+			m.step(g, confirm.Stalled{})
+		}
+	}
+	m.wall = wall
+}

@@ -1,0 +1,215 @@
+package monitor
+
+import (
+	"fmt"
+	"strings"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
+	"datawatch/internal/ha/proto"
+)
+
+// Report is the answer of a check: lines for people, and conditions.
+type Report struct {
+	OK    bool      `json:"ok"`
+	Code  base.Code `json:"code"`
+	Lines []string  `json:"lines"`
+	Conds cond.List `json:"conditions,omitempty"`
+}
+
+// Tip judges the whole system (manual 4.4 #12; codes -25 to -27 of 10.2.4 #66).
+func (m *Monitor) Tip() Report {
+	r := Report{OK: true}
+	say := func(f string, a ...any) { r.Lines = append(r.Lines, fmt.Sprintf(f, a...)) }
+	worst := base.Code(0)
+	note := func(c base.Code) {
+		if c < worst {
+			worst = c
+		}
+	}
+	for _, g := range m.groups {
+		v := m.view(g)
+		prims := v.ActivePrimaries()
+		healthy := len(prims) == 1 && v.State(prims[0]) == proto.DWOpen && prims[0].Status.Inst.Status == base.StatusOpen
+		switch {
+		case len(prims) > 1:
+			say("group %s: several active primaries: %s", g.Name, peerNames(prims))
+		case len(prims) == 0:
+			say("group %s: there is no active primary", g.Name)
+		default:
+			say("group %s: %s is the primary, %s, its watcher %s", g.Name, prims[0].Inst(), prims[0].Status.Inst.Status, v.State(prims[0]))
+		}
+		abnormal, handling := false, false
+		for _, p := range v.Peers {
+			if !p.Known {
+				say("  %s: no message received from this watcher", p.Addr)
+				abnormal = true
+				continue
+			}
+			bad := m.tipPeer(v, p, prims, say)
+			abnormal = abnormal || bad
+			handling = handling || (v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit)
+		}
+		if v.Auto() && !confirmSeen(v) && !m.cfg.Confirm {
+			say("  AUTO mode, but no confirm monitor is connected: nobody will take over by itself")
+			abnormal = true
+		}
+		switch {
+		case healthy && abnormal:
+			note(CodeTipAbnormal)
+		case !healthy && handling && len(prims) <= 1:
+			note(CodeTipHandling)
+		case !healthy:
+			note(CodeTipDecide)
+		}
+	}
+	r.Code, r.OK = worst, worst == 0
+	switch worst {
+	case 0:
+		say("all instances and watchers are running normally")
+	case CodeTipAbnormal:
+		say("every group has a normal primary, but other instances are abnormal")
+	case CodeTipHandling:
+		say("not every group has a normal primary; the watchers are handling it, look again later")
+	default:
+		say("not every group has a normal primary; the user must decide whether to step in")
+	}
+	return r
+}
+
+func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(string, ...any)) (bad bool) {
+	n, in := p.Inst(), p.Status.Inst
+	complain := func(f string, a ...any) {
+		bad = true
+		say("  "+n+": "+f, a...)
+	}
+	if s := v.State(p); s != proto.DWOpen {
+		complain("its watcher is %s", s)
+	}
+	if !v.InstOK(p) {
+		complain("the instance is in Error (last heard %s/%s)", in.Mode, in.Status)
+	} else if in.Status != base.StatusOpen {
+		complain("the instance is %s", in.Status)
+		if in.SuspendReason != "" {
+			complain("suspended: %s", in.SuspendReason)
+		}
+	}
+	if cond.Global(p) && p.Status.CtlStatus != proto.CtlValid {
+		complain("its control file is %s %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
+	}
+	if len(prims) == 1 && n != prims[0].Inst() && cond.Global(p) {
+		if rel, _ := prims[0].Status.Inst.Lineage.Compare(in.Lineage); rel == base.Forked || rel == base.LocalContained {
+			complain("it cannot join %s: its open records are %s", prims[0].Inst(), rel)
+		}
+		if a, ok := prims[0].Arch(n); ok && a.State != base.ArchValid {
+			complain("the archive from %s is %s", prims[0].Inst(), a.State)
+		}
+	}
+	if c := p.Status.Cmd; c != nil {
+		complain("its watcher holds command %s of monitor %s", c.Kind, c.Mon)
+	}
+	for _, w := range p.Status.Why {
+		say("  %s: %s", n, w)
+	}
+	return bad
+}
+
+func peerNames(ps []cond.Peer) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, p.Inst())
+	}
+	return strings.Join(out, ", ")
+}
+
+// CheckOpen tells whether a database opens by itself and, if not, why: in the
+// words of its own watcher, which decides (manual 4.4 #47).
+func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
+	g, p, err := m.database(groupName, db)
+	if err != nil {
+		return Report{}, err
+	}
+	v := m.view(g)
+	in := p.Status.Inst
+	r := Report{}
+	l := &r.Conds
+	l.Add(v.Alive(p), "its watcher answers", "nothing heard for DW_ERROR_TIME")
+	l.Add(v.State(p) != proto.DWShutdown, "its watcher is guarding", "it is in %s", proto.DWShutdown)
+	l.Add(v.InstOK(p), "the instance runs", "it is in Error")
+	l.Add(p.Status.Cmd == nil, "no monitor command runs", "one does")
+	l.Add(p.Status.CtlStatus == proto.CtlValid || !cond.Global(p), "its control file is Valid", "it is %s %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
+	early := in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo
+	l.Add(!early, "the instance has reached Mount", "it is %s", in.Status)
+	open := in.Status == base.StatusOpen
+	for _, w := range p.Status.Why {
+		l.Add(open && v.State(p) == proto.DWOpen, "the watcher is satisfied", "%s", w)
+	}
+	r.OK = l.OK()
+	switch {
+	case r.OK && open:
+		r.Lines = append(r.Lines, p.Inst()+" is Open")
+	case r.OK:
+		r.Lines = append(r.Lines, p.Inst()+" meets the conditions and is opened by its watcher")
+	case early || p.Status.Cmd != nil:
+		r.Code = CodeOpenLater
+	case open:
+		r.Code = CodeNoOpenDW
+	default:
+		r.Code = CodeNoOpen
+	}
+	return r, nil
+}
+
+// CheckRecover tells whether a standby would be recovered now (manual 4.4 #46,
+// 3.1.9); what only the primary's watcher knows is quoted from it.
+func (m *Monitor) CheckRecover(groupName, db string) (Report, error) {
+	g, p, err := m.database(groupName, db)
+	if err != nil {
+		return Report{}, err
+	}
+	v := m.view(g)
+	r := Report{}
+	l := &r.Conds
+	in := p.Status.Inst
+	l.Add(in.Mode == base.ModeStandby, "it is a standby", "it is %s", in.Mode)
+	prims := v.ActivePrimaries()
+	if len(prims) != 1 {
+		l.Add(false, "there is one active primary", "there are %d", len(prims))
+		r.Code = CodeNoRecover
+		return r, nil
+	}
+	q := prims[0]
+	l.Add(q.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", q.Inst(), q.Status.Inst.Status)
+	l.Add(v.State(q) == proto.DWOpen || v.State(q) == proto.DWRecovery, "its watcher is Open", "it is %s", v.State(q))
+	l.Add(v.InstOK(p) && in.Status == base.StatusOpen, "the standby is Open", "%s, OK %v", in.Status, v.InstOK(p))
+	l.Add(v.State(p) == proto.DWOpen, "the standby's watcher is Open", "it is %s", v.State(p))
+	a, ok := q.Arch(p.Inst())
+	l.Add(ok, "the primary has an archive to it", "none is configured")
+	if ok && a.State == base.ArchValid {
+		r.OK, r.Lines = true, []string{"the archive to " + p.Inst() + " is Valid: there is nothing to recover"}
+		return r, nil
+	}
+	rel, _ := q.Status.Inst.Lineage.Compare(in.Lineage)
+	l.Add(rel == base.Equal || rel == base.RemoteContained, "it can join the primary by the open records", "they are %s", rel)
+	replayed := in.Apply == in.Stand
+	l.Add(replayed, "it has replayed everything it has (ASEQ/ALSN = SSEQ/SLSN)", "applied %s, replayable %s", in.Apply, in.Stand)
+	waiting := false
+	for _, w := range q.Status.Why {
+		if strings.Contains(w, p.Inst()) {
+			waiting = true
+			l.Add(false, "the primary's watcher is satisfied", "%s", w)
+		}
+	}
+	if a.Recovering {
+		r.Lines = append(r.Lines, fmt.Sprintf("the recovery is running: sent up to %s", a.Sent))
+	}
+	switch r.OK = l.OK(); {
+	case r.OK:
+		r.Lines = append(r.Lines, p.Inst()+" meets the conditions and is about to be recovered")
+	case q.Status.Cmd != nil || !replayed || waiting:
+		r.Code = CodeRecoverLater
+	default:
+		r.Code = CodeNoRecover
+	}
+	return r, nil
+}
