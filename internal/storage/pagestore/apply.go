@@ -1,0 +1,169 @@
+package pagestore
+
+import (
+	"fmt"
+	"math"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/page"
+	"datawatch/internal/storage/redo"
+)
+
+// applied is a page that an Apply is changing.
+type applied struct {
+	data []byte
+	over *version // unhardened version whose buffer data is
+	keep base.LSN // not changed: the data file has this newer state
+}
+
+// Apply applies a PTX of the log, in LSN order: crash recovery, standby and the
+// open record. It becomes visible with SetHardened. A PTX at or below the newest
+// LSN and a record that a page already has are skipped, so that redo may be
+// applied twice. After an error the store must be closed.
+//
+// Records are checked against the address of this file; unknown logical kinds
+// and PTX kinds are refused. No handle may write meanwhile.
+func (s *Store) Apply(ptx redo.PTX) error {
+	s.amu.Lock()
+	defer s.amu.Unlock()
+	defer clear(s.work)
+	s.mu.Lock()
+	cur, hard := s.newest, s.hard.lsn
+	top := base.LSN(0)
+	if n := len(s.pins); n > 0 {
+		top = s.pins[n-1].lsn
+	}
+	s.mu.Unlock()
+	if ptx.LSN <= cur.lsn {
+		return nil
+	}
+	if ptx.Kind != redo.KindCommit {
+		return fmt.Errorf("apply LSN %d: PTX kind %d is not known here", ptx.LSN, ptx.Kind)
+	}
+	np, minp := cur.npages, cur.npages
+	high := uint32(0)
+	for rec, err := range ptx.Records() {
+		if err != nil {
+			return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
+		}
+		switch rec.Type {
+		case redo.RecResize, redo.RecPhysical:
+			if rec.Addr.Tablespace != s.opt.Tablespace || rec.Addr.File != s.opt.File {
+				return fmt.Errorf("apply LSN %d: no file %v here", ptx.LSN, rec.Addr)
+			}
+		case redo.RecLogical:
+			if rec.Kind != redo.LogicalOpenRecord {
+				return fmt.Errorf("apply LSN %d: logical record kind %d is not known here", ptx.LSN, rec.Kind)
+			}
+			continue
+		default:
+			return fmt.Errorf("apply LSN %d: record type %d is not known here", ptx.LSN, rec.Type)
+		}
+		if rec.Type == redo.RecResize {
+			np, minp = rec.NPages, min(minp, rec.NPages)
+			for p := range s.work {
+				if p > np {
+					delete(s.work, p)
+				}
+			}
+			high = min(high, np)
+			continue
+		}
+		p := rec.Addr.Page
+		if p == 0 {
+			return fmt.Errorf("apply LSN %d: page 0", ptx.LSN)
+		}
+		high = max(high, p)
+		w, ok := s.work[p]
+		if !ok {
+			if w, err = s.base(p, minp, ptx.LSN, hard, top); err != nil {
+				return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
+			}
+			s.work[p] = w
+		}
+		if w.keep != 0 {
+			continue
+		}
+		if err := rec.ApplyTo(w.data); err != nil {
+			return fmt.Errorf("apply LSN %d to page %d: %w", ptx.LSN, p, err)
+		}
+	}
+	// During crash recovery the file may already be as short as a later PTX of the
+	// log makes it; a published PTX that grows the file says so itself.
+	np = max(np, high)
+	for _, w := range s.work {
+		if w.keep == 0 {
+			page.Seal(w.data, ptx.LSN, ptx.Node)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if minp < cur.npages {
+		s.cut(minp, ptx.LSN)
+	}
+	for p, w := range s.work {
+		switch {
+		case w.keep != 0:
+			// The file has p in a state that a later PTX of the log makes. When the
+			// file is going to be cut below p for an earlier one, keep that state.
+			if s.cuts.Load().covers(p, 0, w.keep) != 0 && s.head(p) == nil {
+				s.install(p, &version{lsn: w.keep, data: w.data})
+			}
+		case w.over != nil:
+			s.replace(p, w.over, &version{lsn: ptx.LSN, data: w.data, recycle: true})
+		default:
+			s.install(p, &version{lsn: ptx.LSN, data: w.data, recycle: true})
+		}
+	}
+	s.advance(state{ptx.LSN, np})
+	return nil
+}
+
+// base returns what PTX lsn is to change page p on: a private copy, or the very
+// buffer of the newest version when that is not hardened and not pinned (top is
+// the newest pin), so that no snapshot can ever see it.
+func (s *Store) base(p, minp uint32, lsn, hard, top base.LSN) (applied, error) {
+	if h := s.head(p); h != nil && h.lsn >= lsn {
+		return applied{data: h.data, keep: h.lsn}, nil
+	}
+	if p > minp {
+		if p <= s.filePages() { // a file ahead of the log being replayed
+			if data, have, err := s.filePage(p); err != nil {
+				return applied{}, err
+			} else if have >= lsn {
+				return applied{data: data, keep: have}, nil
+			}
+		}
+		b := s.getBuf()
+		clear(b)
+		return applied{data: b}, nil
+	}
+	if h := s.head(p); h != nil && h.end.Load() == 0 && h.lsn > hard && h.lsn > top && h.lsn < lsn && h.recycle {
+		return applied{data: h.data, over: h}, nil
+	}
+	old, have, err := s.image(p, math.MaxUint64)
+	if err != nil {
+		return applied{}, err
+	}
+	if have >= lsn {
+		return applied{data: old, keep: have}, nil
+	}
+	b := s.getBuf()
+	clear(b[copy(b, old):])
+	return applied{data: b}, nil
+}
+
+func (s *Store) filePages() uint32 {
+	n, err := s.f.Size()
+	if err != nil {
+		return math.MaxUint32 // the read will say what is wrong
+	}
+	return uint32((n + int64(s.ps) - 1) / int64(s.ps))
+}
+
+// replace puts v in the place of the head old, whose buffer it took over. Under mu.
+func (s *Store) replace(p uint32, old, v *version) {
+	v.prev.Store(old.prev.Load())
+	old.recycle = false
+	s.segOf(p).head[p&(segSize-1)].Store(v)
+}

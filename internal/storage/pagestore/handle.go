@@ -1,0 +1,386 @@
+package pagestore
+
+import (
+	"context"
+	"fmt"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/page"
+	"datawatch/internal/storage/redo"
+)
+
+// Handle is the file of one SQLite connection. Like the connection it is used by
+// one goroutine at a time.
+type Handle struct {
+	s        *Store
+	readOnly bool
+	level    int
+	snap     *snap // pinned from LockShared up
+	expired  bool  // snap lost its right to be read: see UnlockWrite
+	grant    chan error
+	ctx      context.Context
+
+	// The transaction being written, from LockReserved up.
+	dirty    map[uint32][]byte
+	order    []uint32 // keys of dirty, in order of the first write
+	npages   uint32
+	minPages uint32 // smallest size since the beginning
+	ptx      []byte // made by Sync; nil: nothing changed
+	ptxLSN   base.LSN
+	prepared bool // ptx is of the current state
+	reserved bool
+	commit   bool // CommitPhaseTwo was seen
+
+	last base.LSN
+}
+
+// NewHandle makes a handle. Writing through a read-only one is ErrReadOnly.
+func (s *Store) NewHandle(readOnly bool) *Handle {
+	return &Handle{s: s, readOnly: readOnly, dirty: map[uint32][]byte{}, ctx: context.Background()}
+}
+
+// SetContext sets the context under which Sync waits for log space; nil means Background.
+func (h *Handle) SetContext(ctx context.Context) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	h.ctx = ctx
+}
+
+// Lock raises the lock to level. LockShared pins a snapshot: the newest state
+// for the owner of the write lock, the newest hardened one for anybody else
+// (G2). LockReserved and above need the write lock (ErrBusy without it) and the
+// newest state (ErrBusySnapshot); they never wait.
+func (h *Handle) Lock(level int) error {
+	if h.level >= level {
+		return nil
+	}
+	s := h.s
+	own := s.owner.Load() == h
+	if h.level == LockNone {
+		s.mu.Lock()
+		if own {
+			h.snap = s.pin(s.newest)
+		} else {
+			h.snap = s.pin(s.hard)
+		}
+		s.mu.Unlock()
+		h.level, h.expired = LockShared, false
+	}
+	if level <= LockShared {
+		return nil
+	}
+	if h.readOnly {
+		return ErrReadOnly
+	}
+	if h.level < LockReserved {
+		s.mu.Lock()
+		stale := h.snap.lsn != s.newest.lsn
+		s.mu.Unlock()
+		if stale {
+			return ErrBusySnapshot
+		}
+		if !own {
+			return ErrBusy
+		}
+		h.npages, h.minPages = h.snap.npages, h.snap.npages
+		h.last = 0
+	}
+	h.level = level
+	return nil
+}
+
+// Unlock lowers the lock to level. From LockReserved it ends the transaction:
+// published when CommitPhaseTwo was seen, rolled back otherwise. An error means
+// that a commit could not be published and was rolled back; that happens only to
+// callers that skip Sync.
+func (h *Handle) Unlock(level int) error {
+	if h.level <= level {
+		return nil
+	}
+	var err error
+	if h.level >= LockReserved && level < LockReserved {
+		if h.commit {
+			err = h.publish()
+		} else {
+			h.discard()
+		}
+		h.level = LockShared
+	}
+	if level == LockNone && h.snap != nil {
+		h.s.release(h.snap)
+		h.snap = nil
+	}
+	h.level = level
+	return err
+}
+
+// CheckReserved reports whether another handle may be writing.
+func (h *Handle) CheckReserved() bool {
+	o := h.s.owner.Load()
+	return o != nil && o != h
+}
+
+// ReadAt reads within one page. Beyond the end the rest of b is zeroed and the
+// error is ErrShortRead.
+func (h *Handle) ReadAt(b []byte, off int64) (int, error) {
+	s := h.s
+	if off < 0 || off%int64(s.ps)+int64(len(b)) > int64(s.ps) {
+		return 0, fmt.Errorf("read of %d bytes at offset %d crosses a page", len(b), off)
+	}
+	if h.expired {
+		return 0, fmt.Errorf("read after the write lock was given up: %w", ErrNotOwner)
+	}
+	sn := h.snap
+	if sn == nil { // SQLite reads the header once before it locks
+		sn = s.pinHard()
+		defer s.release(sn)
+	}
+	at := off / int64(s.ps)
+	np := sn.npages
+	if h.level >= LockReserved {
+		np = h.npages
+	}
+	if at >= int64(np) {
+		clear(b)
+		return 0, ErrShortRead
+	}
+	p, o := uint32(at)+1, int(off%int64(s.ps))
+	var data []byte
+	if h.level >= LockReserved {
+		if d := h.dirty[p]; d != nil {
+			return copy(b, d[o:]), nil
+		}
+	}
+	if h.level < LockReserved || p <= h.minPages { // else: new since a truncation, zeros
+		var err error
+		if data, _, err = s.image(p, sn.lsn); err != nil {
+			return 0, err
+		}
+	}
+	if data == nil {
+		clear(b)
+	} else {
+		copy(b, data[o:])
+	}
+	return len(b), nil
+}
+
+// WriteAt writes one whole page of the transaction, privately.
+func (h *Handle) WriteAt(b []byte, off int64) (int, error) {
+	s := h.s
+	if h.level < LockReserved {
+		return 0, fmt.Errorf("write at offset %d: %w", off, ErrNotOwner)
+	}
+	if len(b) != s.ps || off < 0 || off%int64(s.ps) != 0 || off/int64(s.ps) >= 1<<32-2 {
+		return 0, fmt.Errorf("write of %d bytes at offset %d is not one page", len(b), off)
+	}
+	h.prepared = false
+	p := uint32(off/int64(s.ps)) + 1
+	d := h.dirty[p]
+	if d == nil {
+		d = s.getBuf()
+		h.dirty[p] = d
+		h.order = append(h.order, p)
+	}
+	copy(d, b)
+	h.npages = max(h.npages, p)
+	return len(b), nil
+}
+
+// Truncate sets the size of the transaction's database, in bytes.
+func (h *Handle) Truncate(size int64) error {
+	s := h.s
+	if h.level < LockReserved {
+		return fmt.Errorf("truncate: %w", ErrNotOwner)
+	}
+	if size < 0 || size%int64(s.ps) != 0 || size/int64(s.ps) >= 1<<32-1 {
+		return fmt.Errorf("truncate to %d bytes: not whole pages", size)
+	}
+	h.prepared = false
+	n := uint32(size / int64(s.ps))
+	if n < h.npages {
+		keep := h.order[:0]
+		for _, p := range h.order {
+			if p <= n {
+				keep = append(keep, p)
+				continue
+			}
+			s.putBuf(h.dirty[p])
+			delete(h.dirty, p)
+		}
+		h.order = keep
+	}
+	h.npages = n
+	h.minPages = min(h.minPages, n)
+	return nil
+}
+
+// Size returns the size of what the handle sees, in bytes.
+func (h *Handle) Size() (int64, error) {
+	np := uint32(0)
+	switch {
+	case h.level >= LockReserved:
+		np = h.npages
+	case h.snap != nil:
+		np = h.snap.npages
+	default:
+		np = h.s.Pages()
+	}
+	return int64(np) * int64(h.s.ps), nil
+}
+
+// Sync does everything of a commit that can fail: it compares the pages with
+// their last versions, encodes the PTX and reserves log space for it
+// (Committer.Reserve, whose errors it returns). Call it after the last WriteAt.
+func (h *Handle) Sync() error {
+	if h.level < LockReserved || h.prepared {
+		return nil
+	}
+	s := h.s
+	if len(h.order) == 0 && h.npages == h.snap.npages && h.minPages == h.npages {
+		h.ptx, h.prepared = nil, true
+		return nil
+	}
+	if h.reserved {
+		h.cancel()
+	}
+	if s.com == nil {
+		return ErrReadOnly
+	}
+	h.ptxLSN = s.com.NextLSN()
+	if h.ptxLSN <= h.snap.lsn {
+		return fmt.Errorf("next LSN %d is not above the newest, %d", h.ptxLSN, h.snap.lsn)
+	}
+	b := &s.builder
+	b.Begin(redo.PTXHeader{LSN: h.ptxLSN, Kind: redo.KindCommit, Node: s.opt.Node,
+		PrevNode: s.opt.Node, PrevLSN: h.snap.lsn, TimeNs: s.opt.Now()})
+	size := h.snap.npages
+	changed := false
+	if h.minPages < size {
+		b.Resize(s.opt.Tablespace, s.opt.File, h.minPages)
+		size, changed = h.minPages, true
+	}
+	for _, p := range h.order {
+		var old []byte
+		if p <= h.minPages {
+			var err error
+			if old, _, err = s.image(p, h.snap.lsn); err != nil {
+				return fmt.Errorf("prepare commit: %w", err)
+			}
+		}
+		if b.Diff(redo.Addr{Tablespace: s.opt.Tablespace, File: s.opt.File, Page: p}, old, h.dirty[p]) > 0 {
+			changed = true
+		}
+	}
+	if h.npages != size {
+		b.Resize(s.opt.Tablespace, s.opt.File, h.npages)
+		changed = true
+	}
+	if !changed {
+		h.ptx, h.prepared = nil, true
+		return nil
+	}
+	h.ptx = b.Finish()
+	if err := s.com.Reserve(h.ctx, len(h.ptx)); err != nil {
+		return err
+	}
+	h.reserved, h.prepared = true, true
+	return nil
+}
+
+// CommitPhaseTwo marks the transaction as committed; Unlock publishes it.
+func (h *Handle) CommitPhaseTwo() {
+	if h.level >= LockReserved {
+		h.commit = true
+	}
+}
+
+// LastCommit returns the LSN of the PTX that the last write transaction of this
+// handle published, 0 when it published none. It is what the session waits for.
+func (h *Handle) LastCommit() base.LSN { return h.last }
+
+// Close rolls back, releases every lock and the write lock.
+func (h *Handle) Close() error {
+	h.commit = false
+	err := h.Unlock(LockNone)
+	h.s.UnlockWrite(h)
+	return err
+}
+
+func (h *Handle) cancel() {
+	h.s.com.Cancel()
+	h.reserved = false
+}
+
+// discard drops the transaction.
+func (h *Handle) discard() {
+	for _, p := range h.order {
+		h.s.putBuf(h.dirty[p])
+	}
+	if h.reserved {
+		h.cancel()
+	}
+	h.reset()
+	h.s.rolledBack.Add(1)
+}
+
+func (h *Handle) reset() {
+	if len(h.order) > 1024 { // a huge map would stay huge
+		h.dirty, h.order = map[uint32][]byte{}, nil
+	} else {
+		clear(h.dirty)
+		h.order = h.order[:0]
+	}
+	h.ptx, h.prepared, h.commit, h.reserved = nil, false, false, false
+}
+
+// publish makes the transaction the newest state and hands its PTX to the
+// Committer. The caller owns the write lock, so nothing else changes the newest
+// state. Versions are installed before the newest state moves to them; nobody
+// can pin an LSN in between.
+func (h *Handle) publish() error {
+	s := h.s
+	if err := h.Sync(); err != nil {
+		h.discard()
+		return fmt.Errorf("commit without sync: %w", err)
+	}
+	if h.ptx == nil {
+		h.discard()
+		s.rolledBack.Add(-1)
+		return nil
+	}
+	const chunk = 256 // pages installed without letting readers in
+	lsn := h.ptxLSN
+	for _, p := range h.order {
+		page.Seal(h.dirty[p], lsn, s.opt.Node)
+	}
+	vs := make([]version, min(len(h.order), 16))
+	s.mu.Lock()
+	if h.minPages < h.snap.npages {
+		s.cut(h.minPages, lsn)
+	}
+	for i, p := range h.order {
+		if i%chunk == chunk-1 {
+			s.mu.Unlock()
+			s.mu.Lock()
+		}
+		if len(vs) == 0 {
+			vs = make([]version, min(len(h.order)-i, 16))
+		}
+		v := &vs[0]
+		vs = vs[1:]
+		v.lsn, v.data, v.recycle = lsn, h.dirty[p], true
+		s.install(p, v)
+	}
+	s.advance(state{lsn, h.npages})
+	old := h.snap
+	h.snap = s.pin(s.newest) // the writer reads what it wrote
+	s.mu.Unlock()
+	s.release(old)
+	s.com.Commit(h.ptx, lsn)
+	h.last = lsn
+	h.reset()
+	s.published.Add(1)
+	return nil
+}
