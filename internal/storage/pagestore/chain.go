@@ -195,7 +195,8 @@ func (s *Store) cut(n uint32, lsn base.LSN) {
 			if p <= n {
 				continue
 			}
-			if h := g.head[j].Load(); h != nil && h.end.Load() == 0 {
+			// A head above lsn is a state kept by replay (Apply): the page came back.
+			if h := g.head[j].Load(); h != nil && h.lsn < lsn && h.end.Load() == 0 {
 				h.end.Store(uint64(lsn))
 				s.dead = append(s.dead, dead{p, h.lsn, lsn})
 			}

@@ -158,15 +158,23 @@ func (s *Store) keepOld(p uint32, lsn base.LSN, pins []state) error {
 		} else if err != nil {
 			return err
 		}
-		s.putBack(p, have, data)
+		s.putBack(p, pin.lsn, have, data)
 	}
 	return nil
 }
 
-// putBack inserts version have of page p where its age puts it in the chain.
-func (s *Store) putBack(p uint32, have base.LSN, data []byte) {
+// putBack inserts version have of page p, which snapshot pin sees, where its age
+// puts it in the chain.
+func (s *Store) putBack(p uint32, pin, have base.LSN, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Zeros of a file that was cut say LSN 0; they are as old as what they replaced.
+	for n := s.head(p); n != nil; n = n.prev.Load() {
+		if n.lsn <= pin {
+			have = max(have, base.LSN(n.end.Load()))
+			break
+		}
+	}
 	until := base.LSN(math.MaxUint64)
 	v := &version{lsn: have, data: data}
 	for _, c := range *s.cuts.Load() {
