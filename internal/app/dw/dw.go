@@ -1,0 +1,300 @@
+package dw
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Exit codes (interfaces.md): 0 done, 1 failed, 2 bad usage, 3 refused
+// because of state.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+	exitRefused
+)
+
+const usage = `dw: a whole Datawatch system on this machine
+
+  dw up     [-dir run] [-standbys 1] [-mode auto] [-monitors 1] [-port 5236]
+            makes it if needed, starts it and waits until it is healthy
+  dw status [-dir run] [-json]     one line per process
+  dw kill   [-dir run] NAME        kill -9: a crash, to see what happens
+  dw stop   [-dir run] NAME        ends a process normally
+  dw start  [-dir run] NAME        starts it again
+  dw down   [-dir run] [-wipe]     stops everything; -wipe removes the directory
+  dw bench  [-dir bench] [-port 5436] [-seconds 10] [-rounds 3]
+            commits per second beside PostgreSQL, in one run
+  dw help | version
+`
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// Main runs one dw command and returns its exit code.
+func Main(ctx context.Context, args []string, out, errw io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(errw, usage)
+		return exitUsage
+	}
+	err := command(ctx, args[0], args[1:], out)
+	var u usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &u):
+		fmt.Fprintf(errw, "dw %s: %v\n\n%s", args[0], err, usage)
+		return exitUsage
+	case errors.Is(err, errNoSystem):
+		fmt.Fprintf(errw, "dw %s: %v\n", args[0], err)
+		return exitRefused
+	default:
+		fmt.Fprintf(errw, "dw %s: %v\n", args[0], err)
+		return exitFailed
+	}
+}
+
+func command(ctx context.Context, name string, args []string, out io.Writer) error {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var o Options
+	var wipe, asJSON bool
+	var seconds, rounds int
+	switch name {
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(out, usage)
+		return nil
+	case "version":
+		fmt.Fprintln(out, versionLine())
+		return nil
+	case "up":
+		fs.StringVar(&o.Dir, "dir", "run", "")
+		fs.IntVar(&o.Standbys, "standbys", 1, "")
+		fs.StringVar(&o.Mode, "mode", "auto", "")
+		fs.IntVar(&o.Monitors, "monitors", 1, "")
+		fs.IntVar(&o.Port, "port", 5236, "")
+		fs.BoolVar(&o.Fast, "fast", false, "")
+	case "bench":
+		fs.StringVar(&o.Dir, "dir", "bench", "")
+		fs.IntVar(&o.Port, "port", 5436, "")
+		fs.IntVar(&seconds, "seconds", 10, "")
+		fs.IntVar(&rounds, "rounds", 3, "")
+	case "status", "kill", "stop", "start", "down":
+		fs.StringVar(&o.Dir, "dir", "run", "")
+		fs.BoolVar(&asJSON, "json", false, "")
+		fs.BoolVar(&wipe, "wipe", false, "")
+	default:
+		return usageError{fmt.Errorf("no such command")}
+	}
+	if err := fs.Parse(args); err != nil {
+		return usageError{err}
+	}
+	needName := name == "kill" || name == "stop" || name == "start"
+	if needName != (fs.NArg() == 1) && (needName || fs.NArg() != 0) {
+		if needName {
+			return usageError{errors.New("give exactly one process NAME (dw status lists them)")}
+		}
+		return usageError{fmt.Errorf("unexpected %q", strings.Join(fs.Args(), " "))}
+	}
+	bin, err := binDir()
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "up":
+		s, err := Up(ctx, o, bin, out)
+		if err != nil {
+			return err
+		}
+		s.hello(out, o.Dir)
+		return nil
+	case "bench":
+		return Bench(ctx, o.Dir, o.Port, seconds, rounds, bin, out)
+	}
+	s, err := loadSystem(o.Dir)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "status":
+		st, err := s.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			enc := json.NewEncoder(out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(st)
+		}
+		printStatus(out, st)
+		return nil
+	case "down":
+		return s.Down(ctx, wipe, out)
+	}
+	p, err := s.find(fs.Arg(0))
+	if err != nil {
+		return usageError{err}
+	}
+	switch name {
+	case "kill":
+		pid, err := s.kill(p)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s (pid %d) killed\n", p.name, pid)
+		return nil
+	case "stop":
+		return s.stopOne(ctx, p, out)
+	default:
+		return s.startOne(ctx, p, out)
+	}
+}
+
+// Kill kills the named process with SIGKILL, as a crash would.
+func (s *System) Kill(name string) error {
+	p, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	_, err = s.kill(p)
+	return err
+}
+
+// Load reads the record of the system in dir.
+func Load(dir string) (*System, error) { return loadSystem(dir) }
+
+// PID returns the process id of the named process, 0 when it does not run.
+func (s *System) PID(name string) int {
+	p, err := s.find(name)
+	if err != nil {
+		return 0
+	}
+	return s.pid(p)
+}
+
+// Names lists the processes of the system.
+func (s *System) Names() []string {
+	var out []string
+	for _, p := range s.processes() {
+		out = append(out, p.name)
+	}
+	return out
+}
+
+// binDir is where the other programs are: beside this one.
+func binDir() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if exe, err = filepath.EvalSymlinks(exe); err != nil {
+		return "", err
+	}
+	dir := filepath.Dir(exe)
+	if _, err := os.Stat(filepath.Join(dir, "dmserver")); err != nil {
+		return "", fmt.Errorf("dmserver is not beside this program in %s; run `make build`", dir)
+	}
+	return dir, nil
+}
+
+// hello prints how to connect, what to look at and what to try.
+func (s *System) hello(out io.Writer, dir string) {
+	flagDir := ""
+	if dir != "run" {
+		flagDir = " -dir " + dir
+	}
+	bin := s.Bin
+	if wd, err := os.Getwd(); err == nil {
+		if r, err := filepath.Rel(wd, bin); err == nil && !strings.HasPrefix(r, "..") {
+			bin = r
+		}
+	}
+	first := s.DBs[0]
+	hosts, ports := make([]string, len(s.DBs)), make([]string, len(s.DBs))
+	for i, d := range s.DBs {
+		hosts[i], ports[i] = "127.0.0.1", fmt.Sprint(d.Port)
+	}
+	fmt.Fprintf(out, `
+The system is healthy: %s is the primary.
+
+  connect     PGPASSWORD=%s psql "host=%s port=%s user=%s dbname=DAMENG target_session_attrs=read-write"
+              %s/disql %s/%s@127.0.0.1:%d
+  watch       %s/dw status%s
+              %s/dmmonitor %s      (help, show, tip)
+  try         %s/dw kill%s %s     then watch %s take over
+  stop        %s/dw down%s
+  logs        %s
+`, first.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser,
+		bin, defaultUser, defaultPassword, first.Port,
+		bin, flagDir, bin, s.plainMonitorIni(), bin, flagDir, first.Name, s.takerName(), bin, flagDir, filepath.Join(s.Dir, "log"))
+}
+
+func (s *System) takerName() string {
+	if len(s.DBs) > 1 {
+		return s.DBs[1].Name
+	}
+	return "its watcher"
+}
+
+// Down stops everything in the manual's order (6.4): confirm monitor, then the
+// group through its watchers (primary first), then the watchers. What does not
+// obey is asked with SIGTERM and, last, killed.
+func (s *System) Down(ctx context.Context, wipe bool, out io.Writer) error {
+	var errs []error
+	end := func(k kind) {
+		for _, p := range s.processes() {
+			if p.kind != k || s.pid(p) == 0 {
+				continue
+			}
+			c, cancel := context.WithTimeout(ctx, 30*time.Second)
+			err := s.stop(c, p)
+			cancel()
+			if err != nil {
+				if _, kerr := s.kill(p); kerr == nil {
+					fmt.Fprintf(out, "%s did not end and was killed\n", p.name)
+					err = nil
+				}
+			}
+			errs = append(errs, err)
+		}
+	}
+	end(kindMonitor)
+	if s.anyRunning(kindServer) && s.anyRunning(kindWatcher) {
+		c, cancel := context.WithTimeout(ctx, 40*time.Second)
+		if err := s.stopGroup(c); err != nil {
+			fmt.Fprintf(out, "stop group: %v; going on with signals\n", err)
+		}
+		cancel()
+	}
+	end(kindWatcher)
+	end(kindServer)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "everything is stopped")
+	if !wipe {
+		return nil
+	}
+	if err := os.RemoveAll(s.Dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s is removed\n", s.Dir)
+	return nil
+}
+
+func (s *System) anyRunning(k kind) bool {
+	for _, p := range s.processes() {
+		if p.kind == k && s.pid(p) != 0 {
+			return true
+		}
+	}
+	return false
+}

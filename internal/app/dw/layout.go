@@ -1,0 +1,199 @@
+// Package dw builds the program dw: one command that makes, starts, watches,
+// harms and stops a whole Datawatch system on one machine, every part its own
+// process, exactly as an operator would set it up by hand (manual 7.1, 7.2).
+//
+// It owns the directory of such a system (its layout, its generated
+// configuration files and the record dw.json) and the processes it started;
+// it decides nothing about primaries and standbys, that is the watchers' and
+// monitors' work.
+package dw
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Offsets of the other ports from the SQL port of the same instance, so that
+// several systems can run side by side with different -port.
+const (
+	malOffset    = 100
+	instDWOffset = 200
+	dwOffset     = 300
+)
+
+// recordVersion is the version of dw.json.
+const recordVersion = 1
+
+// Options are what `dw up` can be told.
+type Options struct {
+	Dir      string // directory of the system
+	Standbys int    // 0 to 8
+	Mode     string // auto or manual
+	Monitors int    // 0 or 1 confirm monitor
+	Port     int    // SQL port of the first database
+	Fast     bool   // short error times and small logs, for tests
+}
+
+// Database is one instance with its watcher.
+type Database struct {
+	Name   string `json:"name"`
+	Port   int    `json:"port"`
+	MAL    int    `json:"mal_port"`
+	InstDW int    `json:"inst_dw_port"`
+	DW     int    `json:"dw_port"`
+}
+
+// System is the record of a local system, saved as dw.json in its directory.
+type System struct {
+	Version  int        `json:"version"`
+	Dir      string     `json:"dir"`
+	Bin      string     `json:"bin"` // directory of the programs
+	Group    string     `json:"group"`
+	OGUID    uint32     `json:"oguid"`
+	Mode     string     `json:"mode"`
+	Monitors int        `json:"monitors"`
+	Fast     bool       `json:"fast"`
+	DBs      []Database `json:"databases"`
+	Ready    bool       `json:"ready"` // data and configuration are complete
+}
+
+// newSystem lays out a system; nothing is written yet.
+func newSystem(o Options, bin string) (*System, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("-dir %s: %w", o.Dir, err)
+	}
+	mode := strings.ToUpper(o.Mode)
+	switch {
+	case mode != "AUTO" && mode != "MANUAL":
+		return nil, fmt.Errorf("-mode %s: must be auto or manual", o.Mode)
+	case o.Standbys < 0 || o.Standbys > 8:
+		return nil, fmt.Errorf("-standbys %d: must be 0 to 8", o.Standbys)
+	case o.Monitors < 0 || o.Monitors > 1:
+		return nil, fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)
+	case o.Port < 1024 || o.Port+dwOffset+o.Standbys > 65534:
+		return nil, fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwOffset-o.Standbys)
+	}
+	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
+		Mode: mode, Monitors: o.Monitors, Fast: o.Fast}
+	for i := 0; i <= o.Standbys; i++ {
+		p := o.Port + i
+		s.DBs = append(s.DBs, Database{Name: fmt.Sprintf("GRP1_RT_%02d", i+1), Port: p,
+			MAL: p + malOffset, InstDW: p + instDWOffset, DW: p + dwOffset})
+	}
+	return s, nil
+}
+
+// errNoSystem says that a directory holds no system.
+var errNoSystem = errors.New("no system here yet; `dw up` makes one")
+
+// loadSystem reads dw.json.
+func loadSystem(dir string) (*System, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(abs, "dw.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", abs, errNoSystem)
+	} else if err != nil {
+		return nil, err
+	}
+	var s System
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("%s: not a valid record: %w", path, err)
+	}
+	if s.Version != recordVersion {
+		return nil, fmt.Errorf("%s: version %d, this program knows %d", path, s.Version, recordVersion)
+	}
+	s.Dir = abs // the directory may have been moved
+	return &s, nil
+}
+
+func (s *System) save() error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(s.Dir, "dw.json.new")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(s.Dir, "dw.json"))
+}
+
+func (s *System) program(name string) string      { return filepath.Join(s.Bin, name) }
+func (s *System) dbDir(d Database) string         { return filepath.Join(s.Dir, d.Name, "DAMENG") }
+func (s *System) ini(d Database, f string) string { return filepath.Join(s.dbDir(d), f) }
+func (s *System) logFile(proc string) string      { return filepath.Join(s.Dir, "log", proc+".log") }
+func (s *System) pidFile(proc string) string      { return filepath.Join(s.Dir, "pid", proc+".pid") }
+func (s *System) monitorIni() string              { return filepath.Join(s.Dir, "MONITOR1", "dmmonitor.ini") }
+func watcherName(d Database) string               { return "W_" + d.Name }
+
+const monitorName = "MONITOR1"
+
+// times are the intervals of a generated configuration, in seconds.
+type times struct{ malCheck, malFail, dwError, instError, recover int }
+
+func (s *System) times() times {
+	if s.Fast {
+		return times{malCheck: 1, malFail: 2, dwError: 3, instError: 3, recover: 3}
+	}
+	return times{malCheck: 3, malFail: 5, dwError: 6, instError: 6, recover: 10}
+}
+
+// files returns the configuration files of one database by name, as manual
+// 7.2.3 and 7.2.4 write them. dm.ini is dminit's; see dmIniKeys.
+func (s *System) files(d Database) map[string]string {
+	t := s.times()
+	var mal, arch, dw strings.Builder
+	fmt.Fprintf(&mal, "# The same on every database of the group.\nMAL_CHECK_INTERVAL = %d\nMAL_CONN_FAIL_INTERVAL = %d\n", t.malCheck, t.malFail)
+	for i, x := range s.DBs {
+		fmt.Fprintf(&mal, "\n[MAL_INST%d]\n  MAL_INST_NAME = %s\n  MAL_HOST = 127.0.0.1\n  MAL_PORT = %d\n  MAL_INST_HOST = 127.0.0.1\n  MAL_INST_PORT = %d\n  MAL_DW_PORT = %d\n  MAL_INST_DW_PORT = %d\n",
+			i+1, x.Name, x.MAL, x.Port, x.DW, x.InstDW)
+	}
+	arch.WriteString("# Where this database sends its redo when it is the primary.\n")
+	for i, x := range s.DBs {
+		if x.Name != d.Name {
+			fmt.Fprintf(&arch, "\n[ARCHIVE_REALTIME%d]\n  ARCH_TYPE = REALTIME\n  ARCH_DEST = %s\n", i+1, x.Name)
+		}
+	}
+	fmt.Fprintf(&arch, "\n[ARCHIVE_LOCAL1]\n  ARCH_TYPE = LOCAL\n  ARCH_DEST = %s\n  ARCH_FILE_SIZE = 128\n  ARCH_SPACE_LIMIT = 0\n", filepath.Join(s.dbDir(d), "arch"))
+	typ := "GLOBAL"
+	if len(s.DBs) == 1 {
+		typ = "LOCAL"
+	}
+	fmt.Fprintf(&dw, "[%s]\n  DW_TYPE = %s\n  DW_MODE = %s\n  DW_ERROR_TIME = %d\n  INST_ERROR_TIME = %d\n  INST_RECOVER_TIME = %d\n  INST_OGUID = %d\n  INST_INI = %s\n  INST_AUTO_RESTART = 1\n  INST_STARTUP_CMD = %s\n  DW_RECONNECT = 0\n  RLOG_SEND_THRESHOLD = 0\n  RLOG_APPLY_THRESHOLD = 0\n",
+		s.Group, typ, s.Mode, t.dwError, t.instError, t.recover, s.OGUID, s.ini(d, "dm.ini"), s.program("dmserver"))
+	return map[string]string{"dmmal.ini": mal.String(), "dmarch.ini": arch.String(), "dmwatcher.ini": dw.String()}
+}
+
+// dmIniKeys are the changes to the dm.ini that dminit wrote (manual 7.2.3.1).
+func (s *System) dmIniKeys(d Database) [][2]string {
+	return [][2]string{
+		{"INSTANCE_NAME", d.Name}, {"PORT_NUM", fmt.Sprint(d.Port)},
+		{"DW_INACTIVE_INTERVAL", "60"}, {"ALTER_MODE_STATUS", "0"}, {"ENABLE_OFFLINE_TS", "2"},
+		{"MAL_INI", "1"}, {"ARCH_INI", "1"}, {"RLOG_SEND_APPLY_MON", "64"},
+	}
+}
+
+// monitorFile is the dmmonitor.ini of the confirm monitor (manual 7.2.5.1), or
+// of a plain one for `dw status`.
+func (s *System) monitorFile(confirm bool, logDir string) string {
+	var b strings.Builder
+	c := 0
+	if confirm {
+		c = 1
+	}
+	fmt.Fprintf(&b, "MON_DW_CONFIRM = %d\nMON_LOG_PATH = %s\nMON_LOG_INTERVAL = 60\nMON_LOG_FILE_SIZE = 32\nMON_LOG_SPACE_LIMIT = 0\n\n[%s]\n  MON_INST_OGUID = %d\n",
+		c, logDir, s.Group, s.OGUID)
+	for _, d := range s.DBs {
+		fmt.Fprintf(&b, "  MON_DW_IP = 127.0.0.1:%d\n", d.DW)
+	}
+	return b.String()
+}

@@ -1,0 +1,193 @@
+package dw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// kind of a process of a system.
+type kind string
+
+const (
+	kindServer  kind = "server"
+	kindWatcher kind = "watcher"
+	kindMonitor kind = "monitor"
+)
+
+// process is one process a system should have.
+type process struct {
+	name string
+	kind kind
+	db   Database // of servers and watchers
+}
+
+// processes lists every process of the system in start order.
+func (s *System) processes() []process {
+	var out []process
+	for _, d := range s.DBs {
+		out = append(out, process{d.Name, kindServer, d})
+	}
+	for _, d := range s.DBs {
+		out = append(out, process{watcherName(d), kindWatcher, d})
+	}
+	for i := 0; i < s.Monitors; i++ {
+		out = append(out, process{monitorName, kindMonitor, Database{}})
+	}
+	return out
+}
+
+// find returns the process with that name, case-insensitively.
+func (s *System) find(name string) (process, error) {
+	var names []string
+	for _, p := range s.processes() {
+		if strings.EqualFold(p.name, name) {
+			return p, nil
+		}
+		names = append(names, p.name)
+	}
+	return process{}, fmt.Errorf("no process %q here; there are %s", name, strings.Join(names, ", "))
+}
+
+// argv is the command line of a process. The last argument but for options is
+// its configuration file, by which a pid is recognised as ours.
+func (s *System) argv(p process) []string {
+	switch p.kind {
+	case kindServer:
+		return []string{s.program("dmserver"), s.ini(p.db, "dm.ini"), "mount"}
+	case kindWatcher:
+		return []string{s.program("dmwatcher"), s.ini(p.db, "dmwatcher.ini")}
+	default:
+		return []string{s.program("dmmonitor"), s.monitorIni(), "-service"}
+	}
+}
+
+// pid returns the process id of a running process, 0 when it does not run. A
+// server's pid file is its own (its watcher may have restarted it); the
+// command line is checked, so that a recycled pid is never taken for ours.
+func (s *System) pid(p process) int {
+	path := s.pidFile(p.name)
+	if p.kind == kindServer {
+		path = filepath.Join(s.dbDir(p.db), "dmserver.pid")
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(cmd) == 0 {
+		return 0 // gone, or a zombie
+	}
+	args := strings.Split(strings.TrimRight(string(cmd), "\x00"), "\x00")
+	want := s.argv(p)
+	if len(args) < 2 || filepath.Base(args[0]) != filepath.Base(want[0]) || args[1] != want[1] {
+		return 0
+	}
+	return pid
+}
+
+// start starts a process of its own session with its output in the log
+// directory; it outlives dw.
+func (s *System) start(p process) error {
+	if pid := s.pid(p); pid != 0 {
+		return nil
+	}
+	return s.spawn(p.name, s.argv(p))
+}
+
+func (s *System) spawn(name string, argv []string) error {
+	for _, d := range []string{"log", "pid"} {
+		if err := os.MkdirAll(filepath.Join(s.Dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	log, err := os.OpenFile(s.logFile(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = s.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", name, err)
+	}
+	if err := os.WriteFile(s.pidFile(name), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o644); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	go func() { _ = cmd.Wait() }() // no zombie while dw lives
+	return nil
+}
+
+// stop asks a process to end (SIGTERM) and waits.
+func (s *System) stop(ctx context.Context, p process) error {
+	pid := s.pid(p)
+	if pid == 0 {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stopping %s (pid %d): %w", p.name, pid, err)
+	}
+	return s.waitGone(ctx, p, pid)
+}
+
+func (s *System) waitGone(ctx context.Context, p process, pid int) error {
+	return poll(ctx, 50*time.Millisecond, func() (bool, string) {
+		return s.pid(p) != pid, fmt.Sprintf("%s (pid %d) to end; its log is %s", p.name, pid, s.logFile(p.name))
+	})
+}
+
+// kill ends a process at once (SIGKILL), as a crash would.
+func (s *System) kill(p process) (int, error) {
+	pid := s.pid(p)
+	if pid == 0 {
+		return 0, fmt.Errorf("%s does not run", p.name)
+	}
+	return pid, syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// poll calls ok until it is true or ctx is done; the error then says what was
+// waited for.
+func poll(ctx context.Context, every time.Duration, ok func() (bool, string)) error {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		done, what := ok()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain for %s: %w", what, ctx.Err())
+		case <-t.C:
+		}
+	}
+}
+
+// tail returns the last lines of a log file, for error messages.
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	if len(b) > 64<<10 {
+		b = b[len(b)-64<<10:]
+	}
+	l := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if len(l) > lines {
+		l = l[len(l)-lines:]
+	}
+	return "    " + strings.Join(l, "\n    ")
+}
