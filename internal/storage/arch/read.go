@@ -1,0 +1,243 @@
+package arch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sort"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/redo"
+	"datawatch/internal/storage/twin"
+	"datawatch/internal/vfs"
+)
+
+// End is the position of the last package appended, zero when there is none.
+func (a *Archive) End() base.Position {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.end
+}
+
+// First is the GSEQ of the oldest package from which all up to End are there, 0
+// when the archive is empty.
+func (a *Archive) First() base.Seq {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.runStart()
+}
+
+func (a *Archive) runStart() base.Seq {
+	var first base.Seq
+	for i := len(a.files) - 1; i >= 0; i-- {
+		h := &a.files[i].h
+		if first != 0 && h.last+1 != first {
+			break
+		}
+		first = h.first
+	}
+	return first
+}
+
+// Has reports whether every package with GSEQ >= from, up to End, is there.
+func (a *Archive) Has(from base.Seq) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if from > a.end.Seq {
+		return true
+	}
+	first := a.runStart()
+	return first != 0 && from >= first
+}
+
+// part is what Read reads of one file.
+type part struct {
+	f        *file
+	path     string
+	from     entry // where to begin
+	prev     base.LSN
+	known    bool // prev is known: from is the first package
+	end      int64
+	src      base.Magic
+	complete bool // the index is complete
+}
+
+// Read calls fn for each package from GSEQ from to End as of the call, in
+// order. fn may keep the packages. It stops at fn's error, when ctx is done, at
+// ErrGone (packages deleted or never there) and at ErrDamaged.
+func (a *Archive) Read(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error {
+	parts, err := a.plan(from)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if err := a.readPart(ctx, p, from, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Archive) plan(from base.Seq) ([]part, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, ErrClosed
+	}
+	if from > a.end.Seq {
+		return nil, nil
+	}
+	if first := a.runStart(); from < first {
+		return nil, fmt.Errorf("package %d: %w: it begins with %d", from, ErrGone, first)
+	}
+	if err := a.flush(); err != nil {
+		return nil, err
+	}
+	i := sort.Search(len(a.files), func(i int) bool { return a.files[i].h.last >= from })
+	var parts []part
+	for _, f := range a.files[i:] {
+		if f.h.last < f.h.first {
+			continue
+		}
+		p := part{f: f, path: f.path, from: entry{f.h.first, twin.Size}, prev: f.h.prevLSN, known: true, end: f.h.end, src: f.h.src}
+		if j, ok := slices.BinarySearchFunc(f.index, from, func(e entry, s base.Seq) int {
+			if e.gseq < s {
+				return -1
+			} else if e.gseq > s {
+				return 1
+			}
+			return 0
+		}); ok || j > 0 {
+			if !ok {
+				j--
+			}
+			if j > 0 {
+				p.from, p.known = f.index[j], false
+			}
+		}
+		parts = append(parts, p)
+	}
+	return parts, nil
+}
+
+func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, fn func(*redo.Package) error) error {
+	f, err := a.fs.Open(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("package %d: %w: %w", p.from.gseq, ErrGone, err)
+	}
+	if err != nil {
+		return fmt.Errorf("read archive: %w", err)
+	}
+	defer f.Close()
+	s := &scanner{f: f, path: p.path, at: p.from.off, end: p.end, next: p.from.gseq, prev: p.prev, anyPrev: !p.known, src: p.src, pmnt: a.cfg.PmntMagic}
+	var found []entry
+	defer func() { a.learn(p, found) }()
+	for s.at < s.end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		off, gseq := s.at, s.next
+		pkg, err := s.step(gseq >= from)
+		if err != nil {
+			return err
+		}
+		if n := len(found); n == 0 || off-found[n-1].off >= indexEvery {
+			found = append(found, entry{gseq, off})
+		}
+		if gseq >= from {
+			if err := fn(pkg); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// learn adds what a read found to the sparse index.
+func (a *Archive) learn(p part, found []entry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ix := p.f.index
+	for _, e := range found {
+		if n := len(ix); n == 0 && e.off == twin.Size || n > 0 && e.off-ix[n-1].off >= indexEvery {
+			ix = append(ix, e)
+		}
+	}
+	p.f.index = ix
+}
+
+// scanner reads packages of one file one after the other.
+type scanner struct {
+	f        vfs.File
+	path     string
+	at, end  int64
+	next     base.Seq // GSEQ expected
+	prev     base.LSN
+	anyPrev  bool // prev is not known yet
+	src      base.Magic
+	pmnt     base.Magic
+	chunk    []byte // not reused: packages point into it
+	chunkOff int64
+}
+
+// peek returns up to n bytes at the scanner's place, fewer at the end.
+func (s *scanner) peek(n int64) ([]byte, error) {
+	n = min(n, s.end-s.at)
+	if s.at < s.chunkOff || s.at+n > s.chunkOff+int64(len(s.chunk)) {
+		s.chunkOff, s.chunk = s.at, make([]byte, min(max(n, readChunk), s.end-s.at))
+		if got, err := s.f.ReadAt(s.chunk, s.at); got < len(s.chunk) {
+			s.chunk = nil
+			if err == nil || errors.Is(err, io.EOF) {
+				return nil, fmt.Errorf("%w: %s, offset %d: the file ends", ErrDamaged, s.path, s.at+int64(got))
+			}
+			return nil, fmt.Errorf("read archive file %s, offset %d: %w", s.path, s.at, err)
+		}
+	}
+	return s.chunk[s.at-s.chunkOff:][:n:n], nil
+}
+
+// step reads the next package, nil at the end. The data is verified only when
+// whole is true; otherwise the package returned has none.
+func (s *scanner) step(whole bool) (*redo.Package, error) {
+	if s.at >= s.end {
+		return nil, nil
+	}
+	b, err := s.peek(redo.HeaderSize)
+	if err != nil {
+		return nil, err
+	}
+	h, err := redo.DecodeHeader(b)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	size := int64(redo.HeaderSize) + int64(h.DataLen)
+	p := &redo.Package{Header: h}
+	switch {
+	case h.GSEQ != s.next || !s.anyPrev && h.PrevLSN != s.prev:
+		return nil, s.fail(fmt.Errorf("package %d following LSN %d where %d following %d should be", h.GSEQ, h.PrevLSN, s.next, s.prev))
+	case h.PmntMagic != s.pmnt || h.SrcDBMagic != s.src:
+		return nil, s.fail(fmt.Errorf("package %d of PMNT_MAGIC %v, SRC_DB_MAGIC %v in a file of %v, %v", h.GSEQ, h.PmntMagic, h.SrcDBMagic, s.pmnt, s.src))
+	case size > s.end-s.at:
+		return nil, s.fail(fmt.Errorf("package %d has %d bytes, %d are there", h.GSEQ, size, s.end-s.at))
+	case whole:
+		if b, err = s.peek(size); err != nil {
+			return nil, err
+		}
+		if p, err = redo.Decode(b); err != nil {
+			return nil, s.fail(err)
+		}
+	}
+	s.at += size
+	s.next, s.prev, s.anyPrev = h.GSEQ+1, h.MaxLSN, false
+	return p, nil
+}
+
+func (s *scanner) fail(err error) error {
+	if errors.Is(err, redo.ErrVersion) {
+		return fmt.Errorf("archive file %s, offset %d: %w", s.path, s.at, err)
+	}
+	return fmt.Errorf("%w: %s, offset %d: %w", ErrDamaged, s.path, s.at, err)
+}
