@@ -1,0 +1,188 @@
+package fsm
+
+import (
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// procPause keeps a sequence that has failed from being tried again at once.
+const procPause = time.Second
+
+// takeoverTries is how often a step of a takeover is tried: once its state is
+// taken nobody else may serve, so giving up early would help nobody.
+const takeoverTries = 5
+
+// run starts a sequence of orders to the own instance.
+func (x *m) run(p proc) {
+	x.p = &p
+	x.log("sequence begins", "what", procNames[p.kind], "why", p.why)
+	x.next()
+}
+
+// next sends the next order of the sequence, or ends it.
+func (x *m) next() {
+	p := x.p
+	if p == nil || p.wait != 0 || len(p.asked) > 0 {
+		return
+	}
+	if len(p.steps) == 0 {
+		x.procDone()
+		return
+	}
+	if !x.ready() {
+		x.procFailed("the instance does not answer")
+		return
+	}
+	c := p.steps[0]
+	if c.Evidence == "" {
+		c.Evidence = procNames[p.kind] + ": " + p.why
+	}
+	x.Sub = strings.ToUpper(c.Cmd)
+	p.wait = x.order(c, pend{kind: pendProc})
+}
+
+func (x *m) procReply(req uint64, err string) {
+	p := x.p
+	if p == nil || p.wait != req {
+		return
+	}
+	p.wait = 0
+	if err == "" {
+		p.steps, p.tries = p.steps[1:], 0
+		x.next()
+		return
+	}
+	if p.kind == procTakeover && p.tries+1 < takeoverTries && x.In.OK {
+		p.tries++
+		p.retryAt = x.now.Add(procPause)
+		return
+	}
+	x.procFailed(err)
+}
+
+// procTick repeats a step of a takeover that has failed.
+func (x *m) procTick() {
+	p := x.p
+	if p != nil && p.wait == 0 && len(p.asked) == 0 && !p.retryAt.IsZero() && !x.now.Before(p.retryAt) {
+		p.retryAt = time.Time{}
+		x.next()
+	}
+}
+
+func (x *m) procDone() {
+	p := x.p
+	x.p = nil
+	x.log("sequence done", "what", procNames[p.kind])
+	switch p.kind {
+	case procOpen, procTakeover:
+		x.opened()
+		x.to(Open, "", procNames[p.kind]+" is done")
+	case procStandbyOpen, procLocalOpen:
+		x.to(Open, "", procNames[p.kind]+" is done")
+	case procFailover, procReopen:
+		for _, t := range p.targets {
+			// The standby's next report may still be from before its failure.
+			x.lastRec[t] = x.now
+		}
+		x.to(Open, "", procNames[p.kind]+" is done")
+	case procToStandby, procToPrimary, procExit:
+		x.to(Startup, "", procNames[p.kind]+" is done")
+	}
+	if p.reply != nil {
+		x.answer(*p.reply, 0, "%s is done", procNames[p.kind])
+	}
+	if p.cmdID != "" {
+		x.Last = p.cmdID
+	}
+}
+
+func (x *m) procFailed(why string) {
+	p := x.p
+	x.p = nil
+	x.log("sequence failed", "what", procNames[p.kind], "error", why)
+	x.notBefore = x.now.Add(procPause)
+	if p.reply != nil {
+		x.answer(*p.reply, codeFail, "%s failed: %s", procNames[p.kind], why)
+	}
+	switch p.kind {
+	case procExit:
+		if x.ready() {
+			x.kill("it did not shut down: " + why)
+		}
+		x.to(Startup, "", "shutting down failed")
+	case procFailover, procReopen:
+		if x.W == Failover {
+			x.to(Open, "", procNames[p.kind]+" failed: "+why)
+		}
+	default:
+		if x.Held == nil && x.W != Shutdown {
+			x.to(Startup, "", procNames[p.kind]+" failed: "+why)
+		}
+	}
+}
+
+// endProc drops the sequence because of something outside it.
+func (x *m) endProc(why string) {
+	if x.p == nil {
+		return
+	}
+	p := x.p
+	x.p = nil
+	x.log("sequence ends", "what", procNames[p.kind], "why", why)
+	if p.reply != nil {
+		x.answer(*p.reply, codeInst, "%s: %s", procNames[p.kind], why)
+	}
+}
+
+// opened notes that a primary has been opened: standbys are recovered soon
+// (manual 3.1.9).
+func (x *m) opened() {
+	x.openedAt = x.now
+	for _, n := range x.names() {
+		x.recT[n], x.lastRec[n] = minRecover, x.now
+	}
+}
+
+// ask puts drop_claim or drop_keep to the watchers in the map before p goes on.
+func (x *m) ask(p *proc, cmds map[string]string, evidence string) {
+	p.asked = map[string]uint64{}
+	for _, n := range sorted(cmds) {
+		p.asked[n] = x.tell(n, proto.WatcherCommand{Cmd: cmds[n], Evidence: evidence}, pend{kind: pendAsk})
+	}
+	x.Sub = "ASK STANDBY WATCHERS"
+}
+
+// asked takes an answer of that round.
+func (x *m) asked(n string, req uint64, err string) {
+	p := x.p
+	if p == nil || p.asked[n] != req {
+		return
+	}
+	delete(p.asked, n)
+	if err != "" {
+		x.procFailed("the watcher of " + n + " does not agree: " + err)
+		return
+	}
+	if len(p.asked) > 0 {
+		return
+	}
+	switch p.kind {
+	case procOpen:
+		x.openAsked()
+	case procFailover:
+		x.next()
+	}
+}
+
+func setArch(inst string, st base.ArchState) proto.InstanceCommand {
+	return proto.InstanceCommand{Cmd: proto.CmdSetArch, Inst: inst, State: st}
+}
+
+func setMode(mode base.Mode) proto.InstanceCommand {
+	return proto.InstanceCommand{Cmd: proto.CmdSetMode, Mode: mode}
+}
+
+func simple(cmd string) proto.InstanceCommand { return proto.InstanceCommand{Cmd: cmd} }

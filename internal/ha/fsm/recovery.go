@@ -1,0 +1,278 @@
+package fsm
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// minRecover is the shortest recovery interval and what it is set to after an
+// opening, seconds (ruling: anything below acts as 3).
+const minRecover = 3
+
+// Intervals after a failed recovery, seconds (manual 3.1.9).
+const (
+	recoverLink = 3    // the connection broke
+	recoverSoon = 30   // anything else
+	recoverGap  = 1800 // the redo does not continue: only new archives help
+)
+
+// codeGap are the server's codes for redo that does not continue.
+var codeGap = map[base.Code]bool{-9206: true, -721: true, -722: true}
+
+// decideOpen is normal work.
+func (x *m) decideOpen() {
+	x.procTick()
+	if x.p != nil {
+		x.why("%s: %s", procNames[x.p.kind], x.Sub)
+		return
+	}
+	if !x.ready() {
+		return
+	}
+	in := x.In.Status
+	switch {
+	case in.Status == base.StatusMount || in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo:
+		x.to(Startup, "", "the instance is "+in.Status.String())
+		return
+	case !x.Cfg.Global:
+		if in.Status == base.StatusSuspend {
+			x.to(Startup, "", "the instance is Suspend")
+		}
+		return
+	case in.Mode == base.ModeNormal, x.demote():
+		return
+	case in.Mode == base.ModeStandby:
+		x.goBack()
+		return
+	case in.Status == base.StatusSuspend:
+		x.decideSuspended()
+		return
+	case in.Status != base.StatusOpen:
+		return
+	}
+	if len(x.rec) > 0 {
+		x.to(Recovery, "", "recovery goes on")
+		return
+	}
+	if x.now.Before(x.notBefore) {
+		return
+	}
+	for _, n := range x.names() {
+		if ok, why := x.canRecover(n); ok {
+			x.to(Recovery, "", n+" can be recovered")
+			return
+		} else if why != "" {
+			x.why("%s is not recovered: %s", n, why)
+		}
+	}
+}
+
+// RecoverConditions says whether standby n can be recovered now, and why not:
+// what `check recover` prints. An empty reason means that it needs none.
+func (s State) RecoverConditions(n string, now time.Time) (bool, string) {
+	x := &m{State: &s, now: now}
+	return x.canRecover(n)
+}
+
+func (x *m) canRecover(n string) (bool, string) {
+	a, ok := x.arch(n)
+	if !ok || a.State != base.ArchInvalid {
+		return false, ""
+	}
+	in, r := x.In.Status, x.Remotes[n]
+	ri := r.Status.Inst
+	switch {
+	case in.Mode != base.ModePrimary || in.Status != base.StatusOpen:
+		return false, "the local database is " + in.Mode.String() + "/" + in.Status.String()
+	case !x.alive(n, x.now):
+		return false, "its watcher does not answer"
+	case !r.Link:
+		return false, "the connection to its watcher is down"
+	case r.Status.CtlStatus == proto.CtlSplit:
+		return false, "its control file says Split"
+	case !r.Status.InstOK:
+		return false, "its instance is in Error"
+	case ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen:
+		return false, "it is " + ri.Mode.String() + "/" + ri.Status.String()
+	case r.Status.State != proto.DWOpen:
+		return false, "its watcher is in state " + r.Status.State
+	case r.Status.Cmd != nil:
+		return false, "its watcher serves a monitor command"
+	case !x.malUp(n):
+		return false, "the MAL link to it is down"
+	case ri.Stand != (base.Position{}) && ri.Apply != ri.Stand:
+		return false, fmt.Sprintf("it still replays: ASEQ:ALSN %s, SSEQ:SLSN %s", ri.Apply, ri.Stand)
+	}
+	if v, text := x.judge(n); v != RemoteJoins {
+		return false, "it cannot join: " + text
+	}
+	wait := time.Duration(max(x.recT[n], minRecover)) * time.Second
+	if left := wait - x.now.Sub(x.lastRec[n]); !x.lastRec[n].IsZero() && left > 0 {
+		return false, fmt.Sprintf("INST_RECOVER_TIME: %s left", left.Truncate(time.Second))
+	}
+	return true, ""
+}
+
+// decideRecovery moves every recovery on by one step (manual 3.1.9). The part
+// that suspends the primary is done for one standby at a time.
+func (x *m) decideRecovery() {
+	x.procTick()
+	if x.p != nil {
+		return
+	}
+	in := x.In.Status
+	switch {
+	case !x.ready():
+		return
+	case in.Mode != base.ModePrimary || in.Status == base.StatusMount:
+		clear(x.rec)
+		x.to(Startup, "", "the instance is "+in.Mode.String()+"/"+in.Status.String())
+		return
+	case in.Status == base.StatusSuspend && len(x.failed()) > 0:
+		x.interruptRecovery("a send failed")
+		x.to(Open, "", "failover comes first")
+		return
+	}
+	if name, _, why := x.outranked(); name != "" {
+		x.interruptRecovery(why)
+		x.to(Startup, "", why)
+		return
+	}
+	busy := false
+	for _, n := range sorted(x.rec) {
+		r := x.rec[n]
+		if why := x.recBroken(n); why != "" && r.step < recOpen {
+			x.recFailed(n, 0, why)
+			continue
+		}
+		busy = busy || r.step >= recSuspend
+	}
+	if x.p != nil {
+		return
+	}
+	if in.Status == base.StatusOpen {
+		for _, n := range x.names() {
+			if _, on := x.rec[n]; on {
+				continue
+			}
+			if ok, _ := x.canRecover(n); ok {
+				x.log("recovery begins", "standby", n, "its_log", x.Remotes[n].Status.Inst.Apply.String(), "primary", in.File.String())
+				x.rec[n] = rec{step: recDrop, wait: x.tell(n, proto.WatcherCommand{Cmd: proto.DWCmdDropKeep, Evidence: "recovery by " + x.Cfg.Name},
+					pend{kind: pendRec, inst: n})}
+			}
+		}
+	}
+	var parts []string
+	for _, n := range sorted(x.rec) {
+		r := x.rec[n]
+		if !busy && r.step == recReady && in.Status == base.StatusOpen {
+			busy = true
+			r.step, r.wait = recSuspend, x.order(proto.InstanceCommand{Cmd: proto.CmdSuspend, Evidence: "recovery of " + n}, pend{kind: pendRec, inst: n})
+			x.rec[n] = r
+		}
+		parts = append(parts, n+": "+recNames[r.step])
+	}
+	x.Sub = strings.Join(parts, ", ")
+	if len(x.rec) > 0 {
+		return
+	}
+	if in.Status == base.StatusSuspend {
+		x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery has ended"})
+		return
+	}
+	x.to(Open, "", "recovery has ended")
+}
+
+// recBroken tells why a recovery in progress cannot go on.
+func (x *m) recBroken(n string) string {
+	r := x.Remotes[n]
+	switch {
+	case !x.alive(n, x.now) || !r.Status.InstOK:
+		return "the standby has failed"
+	case r.Status.Inst.Mode != base.ModeStandby || r.Status.Inst.Status != base.StatusOpen:
+		return "the standby is " + r.Status.Inst.Mode.String() + "/" + r.Status.Inst.Status.String()
+	case !x.malUp(n):
+		return "the MAL link is down"
+	}
+	return ""
+}
+
+func (x *m) recReply(n string, req uint64, code base.Code, err string) {
+	r, ok := x.rec[n]
+	if !ok || r.wait != req {
+		return
+	}
+	r.wait = 0
+	if err != "" {
+		x.recFailed(n, code, recNames[r.step]+": "+err)
+		return
+	}
+	send := proto.InstanceCommand{Cmd: proto.CmdArchSend, Inst: n, Evidence: "recovery of " + n}
+	p := pend{kind: pendRec, inst: n}
+	switch r.step {
+	case recDrop:
+		r.step, r.wait = recSend, x.order(send, p)
+	case recSend:
+		r.step = recReady
+	case recSuspend:
+		r.step, r.wait = recSend2, x.order(send, p)
+	case recSend2:
+		c := setArch(n, base.ArchValid)
+		c.Evidence = "recovery of " + n + ": it has everything"
+		r.step, r.wait = recValid, x.order(c, p)
+	case recValid:
+		c := openOrder()
+		c.Evidence = "recovery of " + n
+		r.step, r.wait, r.good = recOpen, x.order(c, p), true
+	case recOpen:
+		delete(x.rec, n)
+		x.recT[n], x.lastRec[n] = x.Cfg.RecoverTime, x.now
+		x.log("recovery done", "standby", n, "primary", x.In.Status.File.String())
+		return
+	}
+	x.rec[n] = r
+}
+
+// recFailed ends one recovery; when it has suspended the primary, the primary
+// is opened again with its archive states as they are.
+func (x *m) recFailed(n string, code base.Code, why string) {
+	r := x.rec[n]
+	delete(x.rec, n)
+	x.lastRec[n] = x.now
+	switch {
+	case codeGap[code]:
+		x.recT[n] = recoverGap
+	case code == 0:
+		x.recT[n] = recoverLink
+	default:
+		x.recT[n] = recoverSoon
+	}
+	x.log("recovery failed", "standby", n, "step", recNames[r.step], "error", why, "next_in_seconds", x.recT[n])
+	if r.step >= recSuspend && x.In.OK && len(x.failed()) == 0 && x.p == nil {
+		x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery of " + n + " failed"})
+	}
+}
+
+// interruptRecovery drops all of them; late answers find nothing.
+func (x *m) interruptRecovery(why string) {
+	for _, n := range sorted(x.rec) {
+		x.log("recovery interrupted", "standby", n, "why", why)
+		x.lastRec[n] = x.now
+		x.recT[n] = recoverLink
+	}
+	clear(x.rec)
+}
+
+// recSuspended: a recovery holds the primary in Suspend.
+func (x *m) recSuspended() bool {
+	for _, n := range sorted(x.rec) {
+		if x.rec[n].step >= recSuspend {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,339 @@
+package fsm
+
+import (
+	"strings"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// suspendPause is how long an unexplained Suspend is left alone: the report
+// of the failed send that explains it may be on its way.
+const suspendPause = 600 * 1e6 // 600 ms in time.Duration
+
+func openOrder() proto.InstanceCommand {
+	return proto.InstanceCommand{Cmd: proto.CmdOpen, Force: true}
+}
+
+// decideStartup opens the database (manual 6.2).
+func (x *m) decideStartup() {
+	x.procTick()
+	if x.p != nil {
+		x.why("%s: %s", procNames[x.p.kind], x.Sub)
+		return
+	}
+	in := x.In.Status
+	if x.Ctl == proto.CtlSplit {
+		x.Sub = "SPLIT"
+		x.why("the database is split from its group: %s. Rebuild it, delete dmwatcher.ctl and restart the watcher", x.CtlDesc)
+		return
+	}
+	if !x.ready() {
+		if x.In.OK {
+			x.why("the connection to the instance is being restored")
+		}
+		return
+	}
+	if x.now.Before(x.notBefore) {
+		return
+	}
+	x.Sub = "WAIT TO OPEN"
+	switch in.Status {
+	case base.StatusMount, base.StatusOpen, base.StatusSuspend:
+	default:
+		x.why("the instance is in status %s and has not reached Mount", in.Status)
+		return
+	}
+	if !x.Cfg.Global {
+		if in.Status == base.StatusOpen {
+			x.to(Open, "", "the instance is Open")
+			return
+		}
+		x.run(proc{kind: procLocalOpen, steps: []proto.InstanceCommand{openOrder()}, why: "LOCAL guard opens its database at once"})
+		return
+	}
+	if in.Mode == base.ModeNormal {
+		if in.Status == base.StatusOpen {
+			x.to(Open, "", "the instance is Normal and Open")
+			return
+		}
+		x.why("the instance is in Normal mode and Mount: set Primary or Standby mode")
+		return
+	}
+	if x.demote() {
+		return
+	}
+	switch {
+	case in.Status == base.StatusOpen:
+		x.to(Open, "", "the instance is Open")
+	case in.Status == base.StatusSuspend:
+		x.decideSuspended()
+	case in.Mode == base.ModeStandby:
+		if !x.goBack() {
+			x.openStandby()
+		}
+	default:
+		x.openPrimary()
+	}
+}
+
+// demote deals with a primary that ours must give way to. It reports whether
+// it did something.
+func (x *m) demote() bool {
+	name, split, why := x.outranked()
+	if name == "" || x.In.Status.Mode == base.ModeNormal {
+		return false
+	}
+	in := x.In.Status
+	if !split {
+		if in.Mode != base.ModePrimary {
+			return false
+		}
+		if in.Status == base.StatusMount {
+			if w := x.commandElsewhere(); w != "" {
+				x.why("%s", w)
+				return true
+			}
+			x.to(Startup, "", why)
+			x.run(proc{kind: procToStandby, steps: []proto.InstanceCommand{setMode(base.ModeStandby)}, why: why})
+			return true
+		}
+		x.exit("a newer primary exists: " + why)
+		return true
+	}
+	if in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
+		// Two Open primaries that have forked: going on makes it worse, and no
+		// rule says whose rows to keep (manual 2.2.16).
+		x.exit("two primaries are Open: " + why)
+		return true
+	}
+	x.Ctl, x.CtlDesc = proto.CtlSplit, why
+	x.log("database is split", "evidence", why)
+	x.acts = append(x.acts, WriteCtl{why})
+	x.exit("split: " + why)
+	return true
+}
+
+// exit shuts the database down at once, with what is not hardened dropped. A
+// normal shutdown would write more redo.
+func (x *m) exit(why string) {
+	if x.now.Before(x.notBefore) {
+		return
+	}
+	x.notBefore = x.now.Add(3 * procPause)
+	x.to(Startup, "", why)
+	if x.exitInc == x.In.Status.Incarnation {
+		x.kill("it was told to shut down and still runs: " + why)
+		return
+	}
+	x.exitInc = x.In.Status.Incarnation
+	x.run(proc{kind: procExit, why: why, steps: []proto.InstanceCommand{{Cmd: proto.CmdShutdown, How: "abort"}}})
+}
+
+// openStandby opens a standby that can join any one remote database.
+func (x *m) openStandby() {
+	if len(x.names()) == 0 {
+		x.why("no realtime or timely archive is configured")
+	}
+	for _, n := range x.names() {
+		if !x.alive(n, x.now) {
+			x.why("the watcher of %s does not answer", n)
+			continue
+		}
+		v, text := x.judge(n)
+		ri := x.Remotes[n].LastInst
+		ok := v == LocalJoins || v == EitherJoins
+		if v == RemoteJoins && ri.Mode == base.ModeStandby {
+			rel, _ := x.In.Status.Lineage.Compare(ri.Lineage)
+			ok = rel == base.Equal
+		}
+		if ok {
+			x.run(proc{kind: procStandbyOpen, steps: []proto.InstanceCommand{openOrder()}, why: "it can join " + n + ": " + text})
+			return
+		}
+		x.why("the database cannot join %s: %s", n, text)
+	}
+}
+
+// goBack makes a database primary again when a switchover was cut off between
+// the two changes of mode: every database is a standby of the same lineage, no
+// command is held anywhere, and this instance made the last opening.
+func (x *m) goBack() bool {
+	in := x.In.Status
+	if in.Lineage.Last().CurInst != in.InstName || len(in.Lineage) == 0 || len(x.names()) == 0 {
+		return false
+	}
+	if x.now.Before(x.notBefore) {
+		return false
+	}
+	for _, n := range x.names() {
+		if !x.instOK(n, x.now) || x.commandElsewhere() != "" {
+			return false
+		}
+		ri := x.Remotes[n].Status.Inst
+		rel, _ := in.Lineage.Compare(ri.Lineage)
+		if ri.Mode != base.ModeStandby || (rel != base.Equal && rel != base.RemoteContained) {
+			return false
+		}
+		if rel == base.Equal && (in.Apply.Less(ri.Apply) || in.Keep.Less(ri.Keep) && in.Apply.Less(ri.Keep)) {
+			x.why("%s is ahead of the database that made the last opening", n)
+			return false
+		}
+	}
+	steps := []proto.InstanceCommand{setMode(base.ModePrimary)}
+	if in.Status != base.StatusMount {
+		steps = append([]proto.InstanceCommand{simple(proto.CmdMount)}, steps...)
+	}
+	x.to(Startup, "", "all databases are standbys")
+	x.run(proc{kind: procToPrimary, steps: steps, why: "all databases are standbys of one lineage and this one made the last opening"})
+	return true
+}
+
+// openPrimary opens a primary that every remote database can join.
+func (x *m) openPrimary() {
+	missing, ok := x.openConditions()
+	if !ok {
+		x.readySince = x.now
+		return
+	}
+	if len(missing) > 0 {
+		x.why("no answer from the watchers of %s", strings.Join(missing, ", "))
+		x.readySince = x.now
+		if x.Cfg.Auto && x.now.Sub(maxTime(x.Begun, x.okSince)) >= x.Cfg.ErrorTime && x.confirmMon(x.now) != "" {
+			x.to(Confirm, "START", "watchers of standbys do not answer", "missing", strings.Join(missing, ","))
+			x.decideConfirm()
+		}
+		return
+	}
+	if wait := x.standbysComing(); wait != "" {
+		if x.readySince.IsZero() {
+			x.readySince = x.now
+		}
+		if x.now.Sub(x.readySince) < x.Cfg.ErrorTime {
+			x.why("%s", wait)
+			return
+		}
+	}
+	x.startOpening(nil)
+}
+
+// openConditions lists the remotes that do not answer, and whether all others
+// can join. What stands against it goes into Why.
+func (x *m) openConditions() (missing []string, ok bool) {
+	ok = true
+	if w := x.commandElsewhere(); w != "" {
+		x.why("%s", w)
+		ok = false
+	}
+	if len(x.names()) == 0 {
+		x.why("no realtime or timely archive is configured")
+		return nil, false
+	}
+	for _, n := range x.names() {
+		if !x.alive(n, x.now) {
+			missing = append(missing, n)
+			continue
+		}
+		v, text := x.judge(n)
+		ri := x.Remotes[n].LastInst
+		switch {
+		case v == Unknown:
+			x.why("%s: %s", n, text)
+			ok = false
+		case ri.Mode == base.ModePrimary && x.instOK(n, x.now):
+			x.why("%s is in Primary mode too (%s)", n, text)
+			ok = false
+		case v != RemoteJoins && v != EitherJoins:
+			x.why("%s cannot join: %s", n, text)
+			ok = false
+		}
+	}
+	return missing, ok
+}
+
+// standbysComing names a standby that is about to be able to receive.
+func (x *m) standbysComing() string {
+	for _, n := range x.names() {
+		if !x.instOK(n, x.now) {
+			continue
+		}
+		ri := x.Remotes[n].Status.Inst
+		if ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen {
+			return n + " is not Standby and Open yet (" + ri.Mode.String() + "/" + ri.Status.String() + ")"
+		}
+		if !x.malUp(n) {
+			return "the MAL link to " + n + " is not up yet"
+		}
+	}
+	return ""
+}
+
+// startOpening asks every watcher that answers to renounce, and to drop kept
+// packages that the primary is without; then it opens. granted are those a
+// confirm monitor allowed to leave out.
+func (x *m) startOpening(granted []string) {
+	cmds := map[string]string{}
+	for _, n := range x.names() {
+		if !x.alive(n, x.now) {
+			continue
+		}
+		cmds[n] = proto.DWCmdDropClaim
+		if ri := x.Remotes[n].Status.Inst; x.instOK(n, x.now) && ri.Mode == base.ModeStandby && x.In.Status.File.Less(ri.Keep) {
+			cmds[n] = proto.DWCmdDropKeep
+		}
+	}
+	p := &proc{kind: procOpen, targets: granted, why: "every standby can join"}
+	x.p = p
+	x.log("sequence begins", "what", procNames[procOpen], "left_out", strings.Join(granted, ","), "file", x.In.Status.File.String())
+	if len(cmds) == 0 {
+		x.openAsked()
+		return
+	}
+	x.ask(p, cmds, "primary "+x.Cfg.Name+" at "+x.In.Status.File.String()+" is about to open")
+}
+
+// openAsked continues on the fresh answers.
+func (x *m) openAsked() {
+	missing, ok := x.openConditions()
+	if name, _, why := x.outranked(); name != "" {
+		x.procFailed(why)
+		return
+	}
+	for _, n := range missing {
+		if !contains(x.p.targets, n) {
+			ok = false
+		}
+	}
+	if !ok || x.In.Status.Mode != base.ModePrimary || x.In.Status.Status != base.StatusMount {
+		x.procFailed("conditions have changed: " + strings.Join(x.Why, "; "))
+		return
+	}
+	for _, n := range x.names() {
+		st, why := x.archAtOpen(n)
+		c := setArch(n, st)
+		c.Evidence = why
+		x.p.steps = append(x.p.steps, c)
+	}
+	x.p.steps = append(x.p.steps, openOrder())
+	x.next()
+}
+
+// archAtOpen: a standby that has exactly what the primary has, and can receive
+// now, is Valid (manual 6.2).
+func (x *m) archAtOpen(n string) (base.ArchState, string) {
+	in, ri := x.In.Status, x.Remotes[n].Status.Inst
+	at := "primary at " + in.File.String() + ", " + n + " at " + ri.Apply.String() + ", kept " + ri.Keep.String()
+	switch {
+	case contains(x.p.targets, n) && !x.alive(n, x.now):
+		return base.ArchInvalid, "left out by grant of the confirm monitor"
+	case !x.instOK(n, x.now) || ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen:
+		return base.ArchInvalid, n + " is not Standby and Open"
+	case !x.malUp(n):
+		return base.ArchInvalid, "the MAL link to " + n + " is down"
+	case in.File.Less(ri.Keep):
+		return base.ArchInvalid, at
+	case ri.Apply == in.File || ri.Keep == in.File:
+		return base.ArchValid, at
+	}
+	return base.ArchInvalid, at
+}

@@ -1,0 +1,369 @@
+package fsm
+
+import (
+	"maps"
+	"sort"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// WState is the state of a watcher (manual 3.4).
+type WState uint8
+
+// The states of manual 3.4. Error is only ever said about others;
+// MppctlUpdate, StandbyCheck, UnifyEP and CssProcess are known by name.
+const (
+	Startup WState = iota
+	Open
+	Shutdown
+	Switchover
+	Failover
+	Recovery
+	Confirm
+	Takeover
+	OpenForce
+	Error
+	LoginCheck
+	MppctlUpdate
+	ChangeArch
+	StandbyCheck
+	ClearSend
+	ClearRapply
+	UnifyEP
+	CssProcess
+	numStates
+)
+
+var stateNames = [numStates]string{proto.DWStartup, proto.DWOpen, proto.DWShutdown, proto.DWSwitchover, proto.DWFailover,
+	proto.DWRecovery, proto.DWConfirm, proto.DWTakeover, proto.DWOpenForce, proto.DWError, proto.DWLoginCheck,
+	proto.DWMppctlUpdate, proto.DWChangeArch, proto.DWStandbyCheck, proto.DWClearSend, proto.DWClearRapply,
+	proto.DWUnifyEP, proto.DWCssProcess}
+
+// String is what `show` prints.
+func (w WState) String() string {
+	if w < numStates {
+		return stateNames[w]
+	}
+	return "UNKNOWN"
+}
+
+// stateOf is the inverse of String.
+func stateOf(name string) (WState, bool) {
+	for w, n := range stateNames {
+		if n == name {
+			return WState(w), true
+		}
+	}
+	return 0, false
+}
+
+// Config is the part of the configuration that decisions depend on. Durations
+// that an operator can change at run time live here and change by set_para.
+type Config struct {
+	Group   string
+	Name    string   // instance guarded
+	Remotes []string // instances of the group that are archive targets of Name, sorted
+	Global  bool     // DW_TYPE
+	Auto    bool     // DW_MODE
+	OGUID   uint32
+
+	ErrorTime     time.Duration // DW_ERROR_TIME
+	InstErrorTime time.Duration // INST_ERROR_TIME
+	RecoverTime   int           // INST_RECOVER_TIME, seconds
+	AutoRestart   bool
+	ServiceCheck  bool
+	SendThreshold int
+	ApplyThresh   int
+	Reconnect     bool
+	FailoverForce bool
+	IniPath       string
+	StartupCmd    string
+	Host          string // MAL_HOST
+	Port          int    // MAL_DW_PORT
+}
+
+// Inst is the watcher's view of the instance it guards.
+type Inst struct {
+	Link   bool // connection is up
+	Known  bool // a status was ever received
+	Status proto.InstanceStatus
+	Heard  time.Time
+	OK     bool      // judged OK
+	Lost   time.Time // since when it is not
+	Normal bool      // it said goodbye
+	Gone   bool      // its process is known to be dead
+	AtLoss WState    // state of the watcher when it was lost
+}
+
+// Remote is the view of one other watcher of the group.
+type Remote struct {
+	Link   bool
+	Known  bool
+	Status proto.WatcherStatus
+	Heard  time.Time
+	// LastInst is the last instance status with a name in it: what is known of
+	// the database when its watcher has been restarted without it.
+	LastInst proto.InstanceStatus
+}
+
+// Monitor is a connected monitor.
+type Monitor struct {
+	Addr    string
+	Confirm bool
+	Since   time.Time
+	Seen    time.Time
+}
+
+// Held is a monitor command that holds this watcher.
+type Held struct {
+	ID, Mon, Kind string
+	MonID         string    // of the connection it came by
+	Last          time.Time // last step
+	Busy          bool      // a step is being performed
+}
+
+// proc is a sequence of orders to the own instance, perhaps after a round of
+// questions to other watchers.
+type proc struct {
+	kind    procKind
+	asked   map[string]uint64 // remotes that still have to answer, with request
+	steps   []proto.InstanceCommand
+	wait    uint64 // request in progress
+	tries   int
+	retryAt time.Time
+	targets []string // failover: standbys to drop
+	granted bool     // a confirm monitor granted it
+	reply   *Reply   // who waits for the end
+	cmdID   string
+	why     string
+}
+
+type procKind uint8
+
+const (
+	procOpen        procKind = iota + 1 // open a primary from Mount
+	procStandbyOpen                     // open a standby
+	procToStandby                       // a primary becomes a standby
+	procToPrimary                       // a half-switched primary goes back
+	procFailover
+	procReopen // Suspend -> Open with archive states as they are
+	procTakeover
+	procExit // shut an old primary or a split database down
+	procLocalOpen
+)
+
+var procNames = map[procKind]string{procOpen: "opening the primary", procStandbyOpen: "opening the standby",
+	procToStandby: "becoming a standby", procToPrimary: "becoming primary again", procFailover: "failover",
+	procReopen: "reopening from Suspend", procTakeover: "takeover", procExit: "shutting the database down", procLocalOpen: "opening"}
+
+// recStep is where the recovery of one standby stands (manual 3.1.9).
+type recStep uint8
+
+const (
+	recDrop recStep = iota + 1
+	recSend
+	recReady // first send done, waits for the suspend phase
+	recSuspend
+	recSend2
+	recValid
+	recOpen
+)
+
+var recNames = [...]string{"", "drop kept package", "send archives", "wait for suspend", "suspend", "send the rest", "set valid", "open"}
+
+type rec struct {
+	step recStep
+	wait uint64
+	err  base.Code
+	msg  string
+	good bool // archive was set Valid
+}
+
+// pend is a request whose answer is awaited.
+type pend struct {
+	kind   pendKind
+	remote string // "" own instance
+	inst   string // standby of a recovery
+	cmd    string
+	reply  *Reply // monitor's request to answer with the result
+	open   bool   // a successful answer means that a primary was opened by command
+}
+
+type pendKind uint8
+
+const (
+	pendProc pendKind = iota + 1
+	pendAsk           // proc's question to a remote
+	pendRec
+	pendStep  // monitor's step
+	pendPlain // forwarded command: login, stop, drop keep
+	pendConfirm
+)
+
+// claim is what this watcher knows about its instance's right to take over:
+// see the package comment, "Claims".
+type claim struct {
+	from   string // primary that said Valid while Open
+	burned bool
+}
+
+// State is everything a watcher decides from. It is a value: Step returns a
+// new one and leaves the old one usable.
+type State struct {
+	Cfg   Config
+	W     WState
+	Sub   string
+	Since time.Time
+	Begun time.Time
+
+	Ctl, CtlDesc string
+
+	In      Inst
+	Remotes map[string]Remote
+	Mons    map[string]Monitor
+	Held    *Held
+	Last    string // ID of the last command that ended
+	Why     []string
+
+	back    WState // where a login check returns
+	p       *proc
+	rec     map[string]rec
+	recT    map[string]int // memory value of INST_RECOVER_TIME, seconds
+	lastRec map[string]time.Time
+	pend    map[uint64]pend
+	nextReq uint64
+	claim   claim
+	term    uint64
+
+	confirmSince time.Time
+	confirmReq   uint64
+	confirmNext  time.Time
+	confirmWhy   string
+	confirmFor   []string
+	exitInc      string // incarnation that was told to shut down
+	noMonSince   time.Time
+	resendNext   time.Time
+	readySince   time.Time // a primary could open but for standbys not Open yet
+	suspSince    time.Time
+	openedAt     time.Time
+	toldExit     map[string]time.Time
+
+	notBefore time.Time // no new sequence of orders earlier, after a failed one
+
+	startAt   time.Time // earliest next start of the process
+	starts    int
+	starting  bool
+	startPID  int
+	startedAt time.Time
+	okSince   time.Time
+	killed    bool
+
+	fault string // an undeclared transition, for tests
+}
+
+// New returns the state of a watcher that has just started. split is the
+// description found in dmwatcher.ctl, ctl whether the file exists.
+func New(cfg Config, ctl bool, split string, now time.Time) State {
+	cfg.Remotes = append([]string(nil), cfg.Remotes...)
+	sort.Strings(cfg.Remotes)
+	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, Remotes: map[string]Remote{}, Mons: map[string]Monitor{},
+		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, pend: map[uint64]pend{},
+		toldExit: map[string]time.Time{}, startAt: now.Add(cfg.InstErrorTime)}
+	if ctl {
+		s.Ctl, s.CtlDesc = proto.CtlSplit, split
+	}
+	for _, r := range cfg.Remotes {
+		s.Remotes[r] = Remote{}
+		s.recT[r] = cfg.RecoverTime
+	}
+	s.In.Lost = now
+	return s
+}
+
+// clone copies what Step may change.
+func (s State) clone() State {
+	s.Remotes, s.Mons = maps.Clone(s.Remotes), maps.Clone(s.Mons)
+	s.rec, s.recT, s.lastRec = maps.Clone(s.rec), maps.Clone(s.recT), maps.Clone(s.lastRec)
+	s.pend, s.toldExit = maps.Clone(s.pend), maps.Clone(s.toldExit)
+	if s.Held != nil {
+		h := *s.Held
+		s.Held = &h
+	}
+	if s.p != nil {
+		p := *s.p
+		p.asked = maps.Clone(p.asked)
+		p.steps = append([]proto.InstanceCommand(nil), p.steps...)
+		s.p = &p
+	}
+	s.Why = append([]string(nil), s.Why...)
+	return s
+}
+
+// Fault names an undeclared transition Step has made; "" when there is none.
+func (s State) Fault() string { return s.fault }
+
+// names lists the remotes in order.
+func (s *State) names() []string { return s.Cfg.Remotes }
+
+// remoteName finds the configured spelling of an instance name.
+func (s *State) remoteName(n string) (string, bool) {
+	for _, r := range s.Cfg.Remotes {
+		if strings.EqualFold(r, n) {
+			return r, true
+		}
+	}
+	return "", false
+}
+
+// alive: the remote watcher was heard within DW_ERROR_TIME.
+func (s *State) alive(n string, now time.Time) bool {
+	r := s.Remotes[n]
+	return r.Known && now.Sub(r.Heard) < s.Cfg.ErrorTime
+}
+
+// instOK: the remote watcher is alive and judges its instance OK.
+func (s *State) instOK(n string, now time.Time) bool {
+	return s.alive(n, now) && s.Remotes[n].Status.InstOK
+}
+
+// malUp: our instance reports its link to n connected.
+func (s *State) malUp(n string) bool {
+	for _, l := range s.In.Status.Links {
+		if strings.EqualFold(l.Inst, n) {
+			return l.Connected
+		}
+	}
+	return false
+}
+
+// arch returns our archive to n.
+func (s *State) arch(n string) (proto.ArchStatus, bool) {
+	for _, a := range s.In.Status.Archives {
+		if strings.EqualFold(a.Inst, n) && (a.Type == base.ArchRealtime || a.Type == base.ArchTimely) {
+			return a, true
+		}
+	}
+	return proto.ArchStatus{}, false
+}
+
+// confirmMon returns the first live confirm monitor connected here.
+func (s *State) confirmMon(now time.Time) string {
+	for _, id := range sorted(s.Mons) {
+		if m := s.Mons[id]; m.Confirm && now.Sub(m.Seen) < s.Cfg.ErrorTime {
+			return id
+		}
+	}
+	return ""
+}
+
+func sorted[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}

@@ -1,0 +1,361 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// m is one Step in progress.
+type m struct {
+	*State
+	now  time.Time
+	acts []Action
+}
+
+// Step applies one event at local time now. The given state is not changed;
+// equal arguments give equal results.
+func Step(s State, ev Event, now time.Time) (State, []Action) {
+	s = s.clone()
+	x := &m{State: &s, now: now}
+	before := x.digest()
+	from := s.W
+	c := table[from][ev.kind()]
+	if c.refuse != "" {
+		cmd := ev.(Command)
+		x.log("command refused", "cmd", cmd.Cmd.Cmd, "kind", cmd.Cmd.Kind, "from", cmd.from(), "why", c.refuse)
+		x.answer(cmd.To, codeState, "the watcher of %s is in state %s: %s", s.Cfg.Name, from, c.refuse)
+		return s, x.acts
+	}
+	absorb[ev.kind()](x, ev)
+	x.settle()
+	if x.digest() != before {
+		x.acts = append(x.acts, Broadcast{})
+	}
+	return s, x.acts
+}
+
+// settle lets the rules of the states act until nothing changes. Each round
+// starts at most one thing, so the bound is never met in practice.
+func (x *m) settle() {
+	for range 8 {
+		w, p := x.W, x.p
+		x.Why = x.Why[:0]
+		x.guard()
+		x.heldExpiry()
+		deciders[x.W](x)
+		if x.W == w && x.p == p {
+			return
+		}
+	}
+}
+
+// deciders are the rules of each state.
+var deciders = [numStates]func(*m){
+	Startup: (*m).decideStartup, Open: (*m).decideOpen, Shutdown: (*m).idle, Switchover: (*m).idle,
+	Failover: (*m).decideFailover, Recovery: (*m).decideRecovery, Confirm: (*m).decideConfirm, Takeover: (*m).decideTakeover,
+	OpenForce: (*m).idle, LoginCheck: (*m).decideLogin, ChangeArch: (*m).idle, ClearSend: (*m).idle, ClearRapply: (*m).idle,
+	Error: (*m).stray, MppctlUpdate: (*m).stray, StandbyCheck: (*m).stray, UnifyEP: (*m).stray, CssProcess: (*m).stray,
+}
+
+func (x *m) idle() {
+	if x.Held != nil {
+		x.why("monitor command %s of %s is running", x.Held.Kind, x.Held.Mon)
+	}
+	if x.W == Shutdown {
+		x.why("the watcher is in Shutdown: startup dmwatcher makes it work again")
+	}
+}
+
+// stray leaves a state that no rule enters.
+func (x *m) stray() { x.to(Startup, "", "state is never entered by itself") }
+
+// to changes the state.
+func (x *m) to(w WState, sub, why string, attrs ...any) {
+	if x.W != w {
+		if _, ok := edges[edge{x.W, w}]; !ok {
+			x.fault = fmt.Sprintf("%s to %s: %s", x.W, w, why)
+		}
+		x.log("watcher state", append([]any{"from", x.W.String(), "to", w.String(), "why", why}, attrs...)...)
+		x.Since = x.now
+	}
+	x.W, x.Sub = w, sub
+	if w != Confirm {
+		x.confirmSince, x.confirmReq, x.confirmWhy, x.confirmNext, x.noMonSince = time.Time{}, 0, "", time.Time{}, time.Time{}
+	}
+	if w != Startup {
+		x.readySince = time.Time{}
+	}
+}
+
+func (x *m) log(event string, attrs ...any) { x.acts = append(x.acts, Log{event, attrs}) }
+
+func (x *m) why(format string, a ...any) {
+	t := fmt.Sprintf(format, a...)
+	if !slices.Contains(x.Why, t) {
+		x.Why = append(x.Why, t)
+	}
+}
+
+func (x *m) answer(to Reply, code base.Code, format string, a ...any) {
+	if to == (Reply{}) {
+		return
+	}
+	x.acts = append(x.acts, Answer{to, proto.WatcherReply{Code: code, Msg: fmt.Sprintf(format, a...), Status: x.Report(0, x.now)}})
+}
+
+// order sends an instance command and notes what its answer is for.
+func (x *m) order(c proto.InstanceCommand, p pend) uint64 {
+	x.nextReq++
+	p.cmd = c.Cmd
+	x.State.pend[x.nextReq] = p
+	x.acts = append(x.acts, SendInst{x.nextReq, c})
+	if c.Cmd != proto.CmdLogin {
+		x.log("order", "cmd", c.Cmd, "inst", c.Inst, "mode", modeAttr(c), "state", stateAttr(c), "evidence", c.Evidence)
+	}
+	return x.nextReq
+}
+
+func modeAttr(c proto.InstanceCommand) string {
+	if c.Cmd == proto.CmdSetMode {
+		return c.Mode.String()
+	}
+	return ""
+}
+
+func stateAttr(c proto.InstanceCommand) string {
+	if c.Cmd == proto.CmdSetArch {
+		return c.State.String()
+	}
+	return ""
+}
+
+// tell sends an order to another watcher.
+func (x *m) tell(inst string, c proto.WatcherCommand, p pend) uint64 {
+	x.nextReq++
+	p.remote, p.cmd = inst, c.Cmd
+	c.ID, c.Mon = fmt.Sprintf("%s-%d", x.Cfg.Name, x.nextReq), x.Cfg.Name
+	x.State.pend[x.nextReq] = p
+	x.acts = append(x.acts, TellRemote{inst, x.nextReq, c})
+	return x.nextReq
+}
+
+// failPending answers every request that can no longer be answered.
+func (x *m) failPending(of func(pend) bool, why string) {
+	ids := make([]uint64, 0, len(x.State.pend))
+	for id, p := range x.State.pend {
+		if of(p) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		p := x.State.pend[id]
+		switch {
+		case p.kind == pendConfirm:
+			x.confirmed(ConfirmReply{Req: id, Err: why})
+		case p.remote != "":
+			x.remoteReply(RemoteReply{Inst: p.remote, Req: id, Err: why})
+		default:
+			x.instReply(InstReply{Req: id, Err: why})
+		}
+	}
+}
+
+// digest is what others should hear about at once when it changes.
+func (x *m) digest() string {
+	var b strings.Builder
+	in := x.In.Status
+	fmt.Fprint(&b, x.W, x.Sub, x.In.OK, x.In.Normal, in.PID, in.Incarnation, in.Mode, in.Status, x.Ctl, x.effectiveClaim(),
+		in.Lineage.Last().TGUID, in.ExitingNormal, x.Last)
+	if x.Held != nil {
+		fmt.Fprint(&b, x.Held.ID)
+	}
+	for _, a := range in.Archives {
+		fmt.Fprint(&b, a.Inst, a.State, a.SendFailed)
+	}
+	for _, l := range in.Links {
+		fmt.Fprint(&b, l.Inst, l.Connected)
+	}
+	for _, n := range x.names() {
+		fmt.Fprint(&b, x.Remotes[n].Link)
+	}
+	fmt.Fprint(&b, len(x.Mons))
+	return b.String()
+}
+
+// absorb takes each event into the view. Commands have their own functions.
+var absorb [numEvents]func(*m, Event)
+
+func init() {
+	absorb = [numEvents]func(*m, Event){
+		EvTick:         func(*m, Event) {},
+		EvInstUp:       func(x *m, e Event) { x.instUp(e.(InstUp)) },
+		EvInstDown:     func(x *m, e Event) { x.instDown(e.(InstDown)) },
+		EvInstStatus:   func(x *m, e Event) { x.instStatus(e.(InstStatus).Status) },
+		EvInstReply:    func(x *m, e Event) { x.instReply(e.(InstReply)) },
+		EvInstGone:     func(x *m, e Event) { x.instGone(e.(InstGone)) },
+		EvStarted:      func(x *m, e Event) { x.started(e.(Started)) },
+		EvRemoteUp:     func(x *m, e Event) { x.remoteUp(e.(RemoteUp).Inst) },
+		EvRemoteDown:   func(x *m, e Event) { x.remoteDown(e.(RemoteDown).Inst) },
+		EvRemoteStatus: func(x *m, e Event) { x.remoteStatus(e.(RemoteStatus)) },
+		EvRemoteReply:  func(x *m, e Event) { x.remoteReply(e.(RemoteReply)) },
+		EvMonUp:        func(x *m, e Event) { x.monUp(e.(MonUp)) },
+		EvMonDown:      func(x *m, e Event) { x.monDown(e.(MonDown).ID) },
+		EvMonStatus:    func(x *m, e Event) { x.monStatus(e.(MonStatus).ID) },
+		EvConfirmReply: func(x *m, e Event) { x.confirmed(e.(ConfirmReply)) },
+		EvCtlSaved:     func(x *m, e Event) { x.ctlSaved(e.(CtlSaved)) },
+		EvBegin:        cmd((*m).begin),
+		EvStep:         cmd((*m).step),
+		EvEnd:          cmd((*m).end),
+		EvLogin:        cmd((*m).login),
+		EvStartDW:      cmd((*m).startDW),
+		EvStopDW:       cmd((*m).stopDW),
+		EvStartInst:    cmd((*m).startInst),
+		EvStopInst:     cmd((*m).stopInst),
+		EvKillInst:     cmd((*m).killInst),
+		EvSetPara:      cmd((*m).setPara),
+		EvRecoverTime:  cmd((*m).recoverTime),
+		EvGrant:        cmd((*m).grant),
+		EvExitOld:      cmd((*m).exitOld),
+		EvDropKeep:     cmd((*m).dropKeep),
+		EvDropClaim:    cmd((*m).dropClaim),
+		EvNoop:         cmd(func(x *m, c Command) { x.answer(c.To, 0, "") }),
+		EvUnknownCmd: cmd(func(x *m, c Command) {
+			x.answer(c.To, codeArg, "unknown watcher command %q", c.Cmd.Cmd)
+		}),
+	}
+}
+
+func cmd(f func(*m, Command)) func(*m, Event) {
+	return func(x *m, e Event) { f(x, e.(Command)) }
+}
+
+func (c Command) from() string {
+	if c.From != "" {
+		return c.From
+	}
+	return c.Cmd.Mon
+}
+
+func (x *m) remoteUp(n string) {
+	if r, ok := x.Remotes[n]; ok {
+		r.Link = true
+		x.Remotes[n] = r
+		x.log("watcher connected", "watcher", n)
+	}
+}
+
+func (x *m) remoteDown(n string) {
+	r, ok := x.Remotes[n]
+	if !ok {
+		return
+	}
+	r.Link = false
+	x.Remotes[n] = r
+	x.log("watcher link lost", "watcher", n)
+	x.failPending(func(p pend) bool { return p.remote == n }, "the connection to the watcher of "+n+" was lost")
+}
+
+func (x *m) remoteStatus(e RemoteStatus) {
+	r, ok := x.Remotes[e.Inst]
+	if !ok {
+		return
+	}
+	if !x.alive(e.Inst, x.now) || r.Status.State != e.Status.State {
+		x.log("watcher heard", "watcher", e.Inst, "state", e.Status.State, "inst_ok", e.Status.InstOK,
+			"mode", e.Status.Inst.Mode.String(), "status", e.Status.Inst.Status.String())
+	}
+	x.seen(e.Inst, e.Status)
+}
+
+// seen takes a status of another watcher, from a message or an answer.
+func (x *m) seen(n string, st proto.WatcherStatus) {
+	r := x.Remotes[n]
+	r.Known, r.Heard, r.Status = true, x.now, st
+	if st.Inst.Incarnation != "" {
+		r.LastInst = st.Inst
+	}
+	x.Remotes[n] = r
+	x.renewClaim(n, st)
+}
+
+func (x *m) monUp(e MonUp) {
+	x.Mons[e.ID] = Monitor{Addr: e.Addr, Confirm: e.Confirm, Since: x.now, Seen: x.now}
+	x.log("monitor connected", "monitor", e.ID, "addr", e.Addr, "confirm", e.Confirm)
+}
+
+func (x *m) monDown(id string) {
+	if _, ok := x.Mons[id]; !ok {
+		return
+	}
+	delete(x.Mons, id)
+	x.log("monitor left", "monitor", id)
+	x.failPending(func(p pend) bool { return p.kind == pendConfirm && p.inst == id }, "the confirm monitor has left")
+}
+
+func (x *m) monStatus(id string) {
+	if mo, ok := x.Mons[id]; ok {
+		mo.Seen = x.now
+		x.Mons[id] = mo
+	}
+}
+
+func (x *m) remoteReply(e RemoteReply) {
+	p, ok := x.State.pend[e.Req]
+	if !ok || p.remote != e.Inst {
+		return
+	}
+	delete(x.State.pend, e.Req)
+	if e.Err == "" && e.Reply.Status.Incarnation != "" {
+		x.seen(e.Inst, e.Reply.Status)
+	}
+	err := e.Err
+	if err == "" && e.Reply.Code != 0 {
+		err = fmt.Sprintf("%s [code %d]", e.Reply.Msg, e.Reply.Code)
+	}
+	switch p.kind {
+	case pendAsk:
+		x.asked(e.Inst, e.Req, err)
+	case pendRec:
+		x.recReply(p.inst, e.Req, e.Reply.Code, err)
+	}
+}
+
+func (x *m) instReply(e InstReply) {
+	p, ok := x.State.pend[e.Req]
+	if !ok || p.remote != "" || p.kind == pendConfirm {
+		return
+	}
+	delete(x.State.pend, e.Req)
+	if e.Err == "" && e.Reply.Status.Incarnation != "" {
+		x.instStatus(e.Reply.Status)
+	}
+	err := e.Err
+	if err == "" && e.Reply.Code != 0 {
+		err = fmt.Sprintf("%s [code %d]", e.Reply.Msg, e.Reply.Code)
+	}
+	if err != "" {
+		x.log("order failed", "cmd", p.cmd, "error", err)
+	}
+	switch p.kind {
+	case pendProc:
+		x.procReply(e.Req, err)
+	case pendRec:
+		x.recReply(p.inst, e.Req, e.Reply.Code, err)
+	case pendStep:
+		x.stepReply(p, e.Reply.Code, err)
+	case pendPlain:
+		x.plainReply(p, e.Reply.Code, err)
+	}
+}
+
+func (x *m) ctlSaved(e CtlSaved) {
+	if e.Err != "" {
+		x.log("control file not written", "error", e.Err)
+	}
+}

@@ -1,0 +1,86 @@
+package fsm
+
+// cell says what a state does with an event: it is handled by the function of
+// the event (absorb) followed by the rules of the state (deciders), or refused
+// with a reason. Only commands can be refused: what has happened has happened.
+type cell struct{ refuse string }
+
+// edge is a change of state.
+type edge struct{ from, to WState }
+
+var (
+	table [numStates][numEvents]cell
+	// edges are the changes of state that rules and commands may make, with
+	// the reason. Any other change is a fault, which tests look for.
+	edges = map[edge]string{}
+)
+
+const never = "this state is never entered by itself"
+
+// allowed lists, for each command, the states that take it; a state that is
+// missing refuses it. Commands that every state takes are missing.
+var allowed = map[EventKind]struct {
+	states []WState
+	refuse string
+}{
+	EvBegin: {[]WState{Startup, Open, Recovery, Confirm, Switchover, Takeover, OpenForce, ChangeArch, ClearSend, ClearRapply},
+		"monitor commands start in Startup, Open, Recovery or Confirm"},
+	EvLogin:     {[]WState{Startup, Open, Recovery, Confirm, Shutdown, LoginCheck}, "login is checked in Startup, Open or Recovery"},
+	EvStartDW:   {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck}, "a monitor command is running"},
+	EvStopDW:    {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
+	EvStartInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
+	EvStopInst:  {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
+	EvKillInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck, Switchover, Takeover, OpenForce,
+		ChangeArch, ClearSend, ClearRapply}, never},
+	EvSetPara: {[]WState{Startup, Open, Shutdown}, "parameters are changed in Startup, Open or Shutdown"},
+	EvGrant:   {[]WState{Startup, Open, Takeover}, "takeover starts in Startup or Open"},
+	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state"},
+}
+
+// unused are the states no rule enters: Error is said of others only; the rest
+// belong to parts of the system this watcher does not have.
+var unused = []WState{Error, MppctlUpdate, StandbyCheck, UnifyEP, CssProcess}
+
+func isIn(w WState, l []WState) bool {
+	for _, v := range l {
+		if v == w {
+			return true
+		}
+	}
+	return false
+}
+
+func init() {
+	for w := range numStates {
+		for k := EvBegin; k < numEvents; k++ {
+			if isIn(w, unused) {
+				table[w][k].refuse = never
+			} else if a, ok := allowed[k]; ok && !isIn(w, a.states) {
+				table[w][k].refuse = a.refuse
+			}
+		}
+	}
+	on := func(why string, from []WState, to ...WState) {
+		for _, f := range from {
+			for _, t := range to {
+				if f != t {
+					edges[edge{f, t}] = why
+				}
+			}
+		}
+	}
+	held := []WState{Switchover, Takeover, OpenForce, ChangeArch, ClearSend, ClearRapply}
+	on("the instance failed, has left Open, or must shut down", []WState{Open, Failover, Recovery, Confirm, LoginCheck, Takeover}, Startup)
+	on("the database is open", []WState{Startup, Failover, Recovery, Confirm, Takeover}, Open)
+	on("a send failed and the standby cannot take over", []WState{Startup, Open, Confirm}, Failover)
+	on("leave of the confirm monitor is needed", []WState{Startup, Open}, Confirm)
+	on("a standby can be recovered", []WState{Open}, Recovery)
+	on("granted by the confirm monitor", []WState{Startup, Open}, Takeover)
+	on("monitor command", []WState{Startup, Open, Recovery, Confirm}, held...)
+	on("monitor command has ended or its monitor is silent", held, Open, Startup)
+	on("login check", []WState{Startup, Open}, LoginCheck)
+	on("login check has ended", []WState{LoginCheck}, Startup, Open)
+	on("stop dmwatcher, stop database or kill database", []WState{Startup, Open, Recovery, Confirm, Failover, LoginCheck, Takeover}, Shutdown)
+	on("startup dmwatcher or startup database", []WState{Shutdown}, Startup)
+	on("never entered by itself", unused, Startup)
+}
