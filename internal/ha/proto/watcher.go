@@ -143,7 +143,7 @@ const (
 	// without it). Both are refused once a takeover has begun there; after an
 	// answer with Code 0 that standby does not take over until its primary,
 	// Open again, reports the archive to it Valid. The answer carries a status
-	// taken afterwards. Value is the sender's status number (WatcherStatus.Seq).
+	// taken afterwards.
 	DWCmdDropKeep  = "drop_keep"
 	DWCmdDropClaim = "drop_claim"
 	DWCmdNoop      = "noop"
