@@ -196,7 +196,8 @@ func (c *conn) extendedError(err error) error {
 	}
 	c.send(e)
 	c.skip, c.series = true, true
-	return nil
+	// The client may be waiting for it behind a Flush that will be ignored.
+	return c.flush()
 }
 
 // parse prepares a statement.

@@ -16,6 +16,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -115,15 +116,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		delay = 0
 		s.start(ctx, nc)
 	}
-	closed := s.isClosing()
-	s.Close()
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case closed:
+	if ctx.Err() == nil && s.isClosing() {
+		s.wg.Wait() // Shutdown may be letting transactions end
 		return ErrServerClosed
 	}
-	return err
+	s.Close()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("accept SQL connections: %w", err)
 }
 
 func (s *Server) isClosing() bool {
