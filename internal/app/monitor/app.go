@@ -160,7 +160,7 @@ func Run(ctx context.Context, o Options, cfg dwmon.Config, stdin io.Reader, stdo
 	cancel()
 	if err != nil {
 		fmt.Fprintf(stderr, "dmmonitor: %v\n", err)
-		if o.Exec != "" || m.Err() != nil {
+		if m.Err() != nil {
 			return exitCode(err)
 		}
 	}
@@ -200,11 +200,15 @@ func exitCode(err error) int {
 		return ExitOK
 	}
 	switch c := dwmon.CodeOf(err); {
+	case c == -8197, c == -8206, c == -8210:
+		return ExitFailed // a wrong login
+	case c <= -8000:
+		return ExitRefused // a watcher or an instance refused
 	case c >= 0:
 		return ExitOK // a notice
 	case c == dwmon.CodeArgument || c == dwmon.CodeConfig || c == -7:
 		return ExitUsage
-	case c == -5, c == -8, c <= -10 && c >= -15, c == -19, c <= -20 && c >= -27, c == -8037, c == -8380, c == -8243:
+	case c == -5, c == -8, c <= -10 && c >= -15, c == -19, c <= -20 && c >= -27:
 		return ExitRefused
 	}
 	return ExitFailed

@@ -182,6 +182,11 @@ func (s *State) ask(e Ask, now time.Time) []Action {
 		return []Action{Answer{e.ID, proto.ConfirmReply{Term: s.rec.Term, Why: l.Why()}}}
 	}
 	st := e.Req.Status
+	// A request may come without the number of a report; reports and requests
+	// of a watcher arrive in order, so the newest report precedes it.
+	if p := s.byInst(st.Inst.InstName); p != nil && (st.Incarnation == "" || st.Incarnation == p.Status.Incarnation) {
+		st.Incarnation, st.Seq = p.Status.Incarnation, max(st.Seq, p.Status.Seq)
+	}
 	next := s.next()
 	for _, inst := range e.Req.Failed {
 		next = next.withDrop(Drop{Inst: inst, Primary: st.Inst.InstName, Reign: st.Inst.Lineage.Last().ID,

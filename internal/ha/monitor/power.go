@@ -134,7 +134,7 @@ func (m *Monitor) StopGroup(ctx context.Context, groupName string) error {
 	// One at a time: the primary's shutdown still needs its standbys.
 	did := false
 	for _, p := range rest {
-		err := m.each(ctx, g, []cond.Peer{p}, "stop", instGone, plain(proto.DWCmdStopInst))
+		err := m.stopInst(ctx, g, p)
 		if err != nil && base.CodeOf(err, CodeError) < 0 {
 			return err
 		}
@@ -144,6 +144,17 @@ func (m *Monitor) StopGroup(ctx context.Context, groupName string) error {
 		return base.Errorf(CodeAlready, "every instance of group %s had exited", g.Name)
 	}
 	return nil
+}
+
+// stopInst exits one instance and waits until its watcher sees it gone.
+func (m *Monitor) stopInst(ctx context.Context, g *group, p cond.Peer) error {
+	if err := m.each(ctx, g, []cond.Peer{p}, "stop", instGone, plain(proto.DWCmdStopInst)); err != nil {
+		return err
+	}
+	return m.settle(ctx, g, m.cfg.StepTime, p.Inst()+" has exited", func(v cond.View) bool {
+		q, ok := v.Find(p.Inst())
+		return ok && !v.InstOK(q)
+	})
 }
 
 func instGone(v cond.View, p cond.Peer) (string, bool) {
@@ -237,7 +248,7 @@ func (m *Monitor) StopDatabase(ctx context.Context, groupName, db string) error 
 			}
 		}
 	}
-	return m.each(ctx, g, []cond.Peer{p}, "stop", instGone, plain(proto.DWCmdStopInst))
+	return m.stopInst(ctx, g, p)
 }
 
 // SetRecoverTime sets INST_RECOVER_TIME in the memory of the primary's watcher,

@@ -187,12 +187,25 @@ func (h *held) switchover(ctx context.Context, a, b cond.Peer) error {
 		{a, an + " Open", proto.InstanceCommand{Cmd: proto.CmdOpen, Force: true}},
 		{b, bn + " Open", proto.InstanceCommand{Cmd: proto.CmdOpen, Force: true}},
 	} {
-		if _, err := h.step(ctx, s.p, s.text, s.order); err != nil {
+		_, err := h.step(ctx, s.p, s.text, s.order)
+		// The watcher of the new primary may not have heard yet that the old
+		// one is no primary any more.
+		for end := h.m.clk.Now().Add(h.m.view(h.g).ErrorTime()); base.CodeOf(err, 0) == codeActive && h.m.clk.Now().Before(end); {
+			if h.m.clk.Sleep(ctx, h.m.cfg.Heartbeat/2) != nil {
+				break
+			}
+			h.n--
+			_, err = h.step(ctx, s.p, s.text, s.order)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// codeActive: a watcher still sees another primary (manual 10.2.8).
+const codeActive base.Code = -8399
 
 // Takeover makes a standby the primary in place of the failed one (manual
 // 4.4 #27, #29, 6.6, 6.7).

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"datawatch/internal/base"
@@ -128,7 +127,8 @@ func (m *Monitor) call(ctx context.Context, g *group, p cond.Peer, cmd proto.Wat
 	return r, err
 }
 
-// held is a command that holds watchers from begin to end.
+// held is a command that holds watchers from begin to end. The heartbeat of this
+// monitor tells those that wait while another has a long step that it goes on.
 type held struct {
 	m     *Monitor
 	g     *group
@@ -136,8 +136,6 @@ type held struct {
 	kind  string
 	peers []cond.Peer // begun
 	n     int
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
 }
 
 // hold begins a command at every watcher given; on failure it ends it where it
@@ -152,21 +150,7 @@ func (m *Monitor) hold(ctx context.Context, g *group, kind string, peers ...cond
 			return nil, h.end(h.failed("the watcher of "+p.Inst()+" -> "+proto.StateOf(kind), err))
 		}
 	}
-	kctx, stop := context.WithCancel(m.ctx)
-	h.stop = stop
-	for _, p := range peers {
-		h.wg.Go(func() { h.keep(kctx, p) })
-	}
 	return h, nil
-}
-
-// keep tells a watcher that the command goes on while another has a long step;
-// a watcher that hears nothing for DW_ERROR_TIME drops it.
-func (h *held) keep(ctx context.Context, p cond.Peer) {
-	every := max(h.m.view(h.g).ErrorTime()/5, 100*time.Millisecond)
-	for h.m.clk.Sleep(ctx, every) == nil {
-		h.m.call(ctx, h.g, p, proto.WatcherCommand{Cmd: proto.DWCmdNoop, ID: h.id, Kind: h.kind})
-	}
 }
 
 // step performs one order on the instance of p.
@@ -187,10 +171,6 @@ func (h *held) failed(text string, err error) error {
 // end ends the command everywhere, as failed when err is not nil, and returns
 // the error to report. It goes on when the caller's context is over.
 func (h *held) end(err error) error {
-	if h.stop != nil {
-		h.stop()
-		h.wg.Wait()
-	}
 	ctx, cancel := context.WithTimeout(h.m.ctx, 5*time.Second)
 	defer cancel()
 	for _, p := range h.peers {
