@@ -28,6 +28,7 @@ type conn struct {
 	stop context.CancelCauseFunc
 
 	heard   atomic.Int64 // clock time of the last byte read, ns
+	reads   atomic.Uint64
 	pongDue atomic.Bool
 	pingDue atomic.Bool
 	wake    chan struct{}
@@ -63,6 +64,7 @@ func (h heardReader) Read(b []byte) (int, error) {
 	n, err := h.c.nc.Read(b)
 	if n > 0 {
 		h.c.heard.Store(h.c.n.cfg.Clock.Now().UnixNano())
+		h.c.reads.Add(1)
 	}
 	return n, err
 }
@@ -250,14 +252,15 @@ func (c *conn) watch() {
 		tick = t.C
 	}
 	last := c.n.cfg.Clock.Now() // of the last check sent
-	var asked time.Time         // of the oldest check not answered by any byte since; zero: none
+	var asked time.Time         // of a check after which nothing has been read yet; zero: none
+	var reads uint64            // then
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-tick:
 			now, heard := c.n.cfg.Clock.Now(), c.lastHeard()
-			if !asked.IsZero() && heard.After(asked) {
+			if !asked.IsZero() && c.reads.Load() != reads {
 				asked = time.Time{}
 			}
 			if !asked.IsZero() {
@@ -272,7 +275,7 @@ func (c *conn) watch() {
 			busy := len(c.pending) > 0
 			c.mu.Unlock()
 			if now.Sub(last) >= check || busy && now.Sub(heard) >= time.Second {
-				last, asked = now, now
+				last, asked, reads = now, now, c.reads.Load()
 				c.due(&c.pingDue)
 			}
 		}

@@ -46,6 +46,7 @@ type peer struct {
 	served chan struct{} // closed when the last inbound connection is done with
 	since  time.Time     // of the present state
 	heard  time.Time     // of connections that are gone
+	ident  *Identity     // as last told
 	reason string        // why the last attempt failed, to log each reason once
 }
 
@@ -194,6 +195,7 @@ func (n *Node) IdentityChanged() {
 	n.said = id
 	n.idMu.Unlock()
 	for _, p := range n.peers {
+		p.judge(id)
 		p.mu.Lock()
 		if c := p.out; c != nil {
 			n.wg.Go(func() { n.tell(c) }) // under p.mu: the dialling goroutine still counts in wg
@@ -218,8 +220,12 @@ func (n *Node) tell(c *conn) {
 
 func (n *Node) identityChanged(c *conn, h *hello) error {
 	if err := n.judge(h, c.p.entry.Inst); err != nil {
+		c.p.closeAll(err)
 		return err
 	}
+	c.p.mu.Lock()
+	c.p.ident = &h.Identity
+	c.p.mu.Unlock()
 	n.h.PeerIdentity(c.p.entry.Inst, h.Identity)
 	return nil
 }
@@ -257,6 +263,7 @@ func (n *Node) linkUp(c *conn, h *hello) {
 		c.p.since = n.cfg.Clock.Now()
 	}
 	c.p.out = c
+	c.p.ident = &h.Identity
 	c.p.reason = ""
 	c.p.mu.Unlock()
 	n.cfg.Log.Info("MAL link up", "inst", inst, "mode", h.Identity.Mode, "status", h.Identity.Status)
@@ -269,6 +276,29 @@ func (n *Node) linkUp(c *conn, h *hello) {
 func (n *Node) linkDown(c *conn, err error) {
 	c.p.gone(n, c)
 	n.h.LinkDown(c.p.entry.Inst, err)
+}
+
+// judge ends the links to a peer that our own changed identity does not allow.
+func (p *peer) judge(self Identity) {
+	p.mu.Lock()
+	id := p.ident
+	p.mu.Unlock()
+	if id != nil {
+		if err := check(self, *id, p.entry.Inst); err != nil {
+			p.closeAll(err)
+		}
+	}
+}
+
+func (p *peer) closeAll(err error) {
+	p.mu.Lock()
+	cs := []*conn{p.out, p.in}
+	p.mu.Unlock()
+	for _, c := range cs {
+		if c != nil {
+			c.close(err)
+		}
+	}
 }
 
 // gone forgets a connection.
@@ -428,6 +458,9 @@ func (n *Node) welcome(c *conn) error {
 	if !stop() {
 		return context.Cause(ctx)
 	}
+	c.p.mu.Lock()
+	c.p.ident = &h.Identity
+	c.p.mu.Unlock()
 	n.h.PeerIdentity(h.Inst, h.Identity)
 	return nil
 }

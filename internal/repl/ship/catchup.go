@@ -20,6 +20,8 @@ const (
 	// archiveWait is how often a catch-up that has reached the archive's end
 	// looks whether the archiver has written more.
 	archiveWait = 2 * time.Millisecond
+	// interruptWait is how long an interrupted catch-up may take to end.
+	interruptWait = 100 * time.Millisecond
 )
 
 // CatchUp sends the archive to a standby until it has what the own log had at
@@ -46,20 +48,36 @@ func (s *Shipper) CatchUp(ctx context.Context, inst string) error {
 	s.cfg.OnChange()
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })
-	err := s.catchUp(ctx, t)
-	if err != nil && ctx.Err() != nil {
-		err = base.Errorf(CodeInterrupted, "interrupted: %v", context.Cause(ctx))
+	done := make(chan error, 1)
+	s.wg.Go(func() {
+		err := s.catchUp(ctx, t)
+		if err != nil && ctx.Err() != nil {
+			err = base.Errorf(CodeInterrupted, "interrupted: %v", context.Cause(ctx))
+		}
+		stop()
+		cancel(nil)
+		t.mu.Lock()
+		t.recovering = false
+		t.lastError = ""
+		if err != nil {
+			t.lastError = err.Error()
+		}
+		t.mu.Unlock()
+		done <- err
+		s.cfg.OnChange()
+	})
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		// Not waiting for a write that blocks: until it ends, the target counts
+		// as recovering.
+		select {
+		case err = <-done:
+		case <-s.cfg.Clock.NewTimer(interruptWait).C:
+			err = base.Errorf(CodeInterrupted, "interrupted: %v", context.Cause(ctx))
+		}
 	}
-	stop()
-	cancel(nil)
-	t.mu.Lock()
-	t.recovering = false
-	t.lastError = ""
-	if err != nil {
-		t.lastError = err.Error()
-	}
-	t.mu.Unlock()
-	s.cfg.OnChange()
 	if err != nil {
 		return fmt.Errorf("send archive to %s: %w", inst, err)
 	}

@@ -121,7 +121,8 @@ type target struct {
 
 	mu         sync.Mutex
 	state      base.ArchState
-	invalid    chan struct{} // closed when state becomes Invalid
+	invalid    chan struct{} // closed when state has become Invalid and nothing need be waited for
+	closed     bool          // invalid is
 	sendFailed bool
 	lastError  string
 	acked      base.Position
@@ -254,30 +255,21 @@ func (s *Shipper) sendMany(ctx context.Context, todo []*target, pkg *redo.Packag
 	}
 	errs := make([]error, len(todo))
 	got := make([]bool, len(todo))
-	for n := 0; n < len(todo); n++ {
-		// The first target without a result decides what else may end the wait.
-		var next chan struct{}
-		for i, t := range todo {
-			if !got[i] {
-				next = t.invalidated()
-				break
-			}
+	for {
+		first := 0 // the first target without a result: it decides what else may end the wait
+		for first < len(todo) && got[first] {
+			first++
+		}
+		if first == len(todo) {
+			return errs
 		}
 		select {
 		case r := <-ch:
-			errs[r.i], got[r.i] = r.err, true
-		case <-next:
-			for i, t := range todo {
-				if !got[i] {
-					select {
-					case <-t.invalidated():
-						errs[i], got[i] = errInvalidated, true
-					default:
-						continue
-					}
-					break
-				}
+			if !got[r.i] {
+				errs[r.i], got[r.i] = r.err, true
 			}
+		case <-todo[first].invalidated():
+			errs[first], got[first] = errInvalidated, true
 			s.buf = nil
 		case <-ctx.Done():
 			for i := range todo {
@@ -289,7 +281,6 @@ func (s *Shipper) sendMany(ctx context.Context, todo []*target, pkg *redo.Packag
 			return errs
 		}
 	}
-	return errs
 }
 
 // message encodes header and package into one buffer.
@@ -447,8 +438,9 @@ func (t *target) invalidated() chan struct{} {
 
 // setInvalid needs t.mu. The standby is told by the target's goroutine, too.
 func (t *target) setInvalid() {
-	if t.state != base.ArchInvalid {
-		t.state = base.ArchInvalid
+	t.state = base.ArchInvalid
+	if !t.closed {
+		t.closed = true
 		close(t.invalid)
 	}
 	t.check = true

@@ -7,6 +7,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/standby"
+	"datawatch/internal/storage/redo"
 )
 
 // LinkUp, LinkDown and PeerIdentity are a part of mal.Handler.
@@ -91,48 +92,76 @@ func (s *Shipper) settle(t *target) {
 	if !s.reigning() {
 		return
 	}
+	if !t.valid() {
+		s.sayInvalid(s.ctx, t)
+		return
+	}
+	if err := s.settleValid(t); err != nil {
+		s.behind(t, err)
+	}
+}
+
+// settleValid returns an error only when the standby lacks something.
+func (s *Shipper) settleValid(t *target) error {
 	// No package may be under way: one that waits for this very link fails with
 	// it, so the lock comes free.
 	s.one.Lock()
 	defer s.one.Unlock()
 	ctx, cancel := t.untilInvalid(s.ctx)
 	defer cancel()
-	if !t.valid() {
-		if _, err := s.say(s.ctx, t, base.ArchInvalid); err != nil {
-			s.cfg.Log.Debug("state of the archive not told", "inst", t.Inst, "err", err)
-		}
-		return
-	}
 	info, err := s.say(ctx, t, base.ArchUnknown)
 	if err != nil {
-		return // the link again; it comes back here
+		return nil // the link again; it comes back here
 	}
 	if err := s.compare(t, info); err != nil {
-		s.behind(t, err)
-		return
+		return err
 	}
 	if info.Mode != base.ModeStandby || info.Status != base.StatusOpen {
-		return // PeerIdentity tells when it opens
+		return nil // PeerIdentity tells when it opens
+	}
+	if !t.valid() {
+		return nil
 	}
 	_, err = s.say(ctx, t, base.ArchValid)
 	switch code := base.CodeOf(err, 0); {
 	case err == nil:
+		id := s.cfg.Engine.Lineage().Last().ID
 		t.mu.Lock()
-		if t.acked.Seq == 0 || t.ackedID != s.cfg.Engine.Lineage().Last().ID {
-			t.acked, t.ackedID = info.Keep, info.OpenID
+		if t.acked.Seq == 0 || t.ackedID != id {
+			t.acked, t.ackedID = info.Keep, id
 		}
 		t.mu.Unlock()
 	case code == standby.CodeNotNext || code == standby.CodeLineage:
-		s.behind(t, err)
+		return err
 	default:
 		s.cfg.Log.Warn("standby does not take our claim", "inst", t.Inst, "err", err)
 	}
+	return nil
+}
+
+// ends returns the end of the own log and the package beyond it that was sent,
+// if any; failed says that it will be sent again. Read in this order, a package
+// that is hardened meanwhile is in one of the two.
+func (s *Shipper) ends() (file base.Position, pending *redo.Package, failed bool) {
+	s.mu.Lock()
+	pending, failed = s.pending, s.failed
+	hardened := s.hardened
+	s.mu.Unlock()
+	file = s.cfg.Engine.LogEnd()
+	if file.Less(hardened) {
+		file = hardened
+	}
+	if pending != nil && pending.GSEQ <= file.Seq {
+		pending, failed = nil, false
+	}
+	return file, pending, failed
 }
 
 // compare checks that a standby with a Valid archive has what it must have: the
 // newest package it acknowledged, or the one before when that is the pending
 // package, which comes again.
 func (s *Shipper) compare(t *target, info mal.StandbyInfo) error {
+	file, p, failed := s.ends()
 	t.mu.Lock()
 	want := t.acked
 	if t.ackedID != s.cfg.Engine.Lineage().Last().ID {
@@ -140,14 +169,11 @@ func (s *Shipper) compare(t *target, info mal.StandbyInfo) error {
 	}
 	t.mu.Unlock()
 	if want.Seq == 0 {
-		want = s.cfg.Engine.LogEnd()
+		want = file
 	}
 	if info.Keep == want {
 		return nil
 	}
-	s.mu.Lock()
-	p, failed := s.pending, s.failed
-	s.mu.Unlock()
 	if p != nil && (info.Keep == p.Pos() || failed && info.Keep.Seq+1 == p.GSEQ && info.Keep.LSN == p.PrevLSN) {
 		return nil
 	}
@@ -191,14 +217,19 @@ func (t *target) untilInvalid(ctx context.Context) (context.Context, context.Can
 
 // say sends a State and returns the standby's answer.
 func (s *Shipper) say(ctx context.Context, t *target, st base.ArchState) (mal.StandbyInfo, error) {
-	last := s.cfg.Engine.Lineage().Last()
-	m := mal.State{State: st, OpenID: last.ID, OpenGUID: last.TGUID, File: s.cfg.Engine.LogEnd()}
-	s.mu.Lock()
-	if s.pending != nil {
-		m.Pending = s.pending.Pos()
-	}
-	s.mu.Unlock()
 	var info mal.StandbyInfo
+	file, pending, _ := s.ends()
+	l := s.cfg.Engine.Lineage()
+	m := mal.State{State: st, File: file}
+	if pending != nil {
+		m.Pending = pending.Pos()
+		// The open record in force at File: not one that only the pending
+		// package brings.
+		if rec, ok, err := standby.OpenRecordOf(pending); err == nil && ok && len(l) > 0 && l.Last().TGUID == rec.TGUID {
+			l = l[:len(l)-1]
+		}
+	}
+	m.OpenID, m.OpenGUID = l.Last().ID, l.Last().TGUID
 	b, err := mal.EncodeJSON(m)
 	if err != nil {
 		return info, err
@@ -207,6 +238,40 @@ func (s *Shipper) say(ctx context.Context, t *target, st base.ArchState) (mal.St
 		return info, err
 	}
 	return info, mal.DecodeJSON(b, &info)
+}
+
+// sayInvalid tells a standby that its archive is Invalid, if that is so and as
+// far as it can be told within ClaimTimeout. Holding t.send meanwhile, no
+// package that says Valid can be written behind it.
+func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ClaimTimeout)
+	select {
+	case t.send <- struct{}{}:
+	case <-ctx.Done():
+		cancel()
+		return
+	}
+	if t.valid() || s.ctx.Err() != nil {
+		cancel()
+		<-t.send
+		return
+	}
+	told := make(chan error, 1)
+	s.wg.Go(func() { // a write to a peer that does not read blocks, whatever ctx says
+		defer cancel()
+		_, err := s.say(ctx, t, base.ArchInvalid)
+		told <- err
+	})
+	var err error
+	select {
+	case err = <-told:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		s.cfg.Log.Warn("standby not told that its archive is Invalid", "inst", t.Inst, "err", err)
+	}
+	<-t.send
 }
 
 // SetState changes the state of the archive to inst, "" for all of them.
@@ -244,18 +309,14 @@ func (s *Shipper) SetState(ctx context.Context, inst string, st base.ArchState) 
 }
 
 func (s *Shipper) invalidate(ctx context.Context, t *target) {
-	tctx, cancel := context.WithTimeout(ctx, s.cfg.ClaimTimeout)
-	defer cancel()
-	// With t.send no package that says Valid can be written behind our Invalid.
-	select {
-	case t.send <- struct{}{}:
-		defer func() { <-t.send }()
-	case <-tctx.Done():
-	}
+	// Packages that follow skip the target; one under way is waited for until
+	// the standby has been told, so that no commit is acknowledged without it
+	// while it still believes to have everything.
+	t.mu.Lock()
+	t.state = base.ArchInvalid
+	t.mu.Unlock()
 	if s.cfg.Engine.Mode() == base.ModePrimary {
-		if _, err := s.say(tctx, t, base.ArchInvalid); err != nil {
-			s.cfg.Log.Warn("standby not told that its archive is Invalid", "inst", t.Inst, "err", err)
-		}
+		s.sayInvalid(ctx, t)
 	}
 	t.mu.Lock()
 	t.setInvalid()
@@ -286,14 +347,17 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 	if st := e.Status(); st != base.StatusSuspend && st != base.StatusMount {
 		return base.Errorf(standby.CodeState, "database is %v; it must be suspended (or mounted)", st)
 	}
+	select { // no Invalid may be said behind our Valid
+	case t.send <- struct{}{}:
+		defer func() { <-t.send }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	info, err := s.say(ctx, t, base.ArchUnknown)
 	if err != nil {
 		return err
 	}
-	file := e.LogEnd()
-	s.mu.Lock()
-	p := s.pending
-	s.mu.Unlock()
+	file, p, _ := s.ends()
 	switch {
 	case info.Mode != base.ModeStandby:
 		return base.Errorf(standby.CodeMode, "it is in %v mode, not Standby", info.Mode)
@@ -318,7 +382,8 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 func (t *target) setValid() {
 	if t.state != base.ArchValid {
 		t.state = base.ArchValid
-		t.invalid = make(chan struct{})
+		t.invalid, t.closed = make(chan struct{}), false
 	}
+	t.check = false
 	t.sendFailed, t.lastError = false, ""
 }

@@ -167,7 +167,7 @@ func (r *Receiver) state(from string, s mal.State) (changed bool, err error) {
 	switch {
 	case end.pos == s.File && named(end): // the same, kept package included
 		r.releaseUpTo(s.File, s.OpenID)
-	case stand.pos == s.File && r.kept != nil && end.pos == s.Pending && named(end): // the pending one is kept
+	case stand.pos == s.File && named(stand) && r.kept != nil && end.pos == s.Pending: // the pending one is kept
 	default:
 		if mine {
 			changed = r.setClaim(Claim{})
