@@ -164,7 +164,7 @@ func (a *Archive) adopt(path string) error {
 		return err
 	}
 	_, h, err := readHeader(f)
-	if errors.Is(err, ErrDamaged) && size <= twin.Size {
+	if size <= twin.Size && (errors.Is(err, ErrDamaged) || err == nil && h.last < h.first && h.pmnt == a.cfg.PmntMagic && h.db == a.cfg.DBMagic) {
 		return a.remove(path) // being made when the power failed; it never had a package
 	}
 	if err != nil {

@@ -185,7 +185,7 @@ func (a *Archive) cutFile(f *file, h header) error {
 	}
 	a.size += h.end - f.h.end
 	f.h, f.index = h, nil
-	a.cur, a.twin, a.written, a.synced, a.torn = w, t, h.end, h, false
+	a.cur, a.twin, a.written, a.synced, a.torn = w, t, h.end, h, true
 	// The header first: it must not vouch for what the next step removes.
 	if err := a.writeHeader(h); err != nil {
 		return err
@@ -193,6 +193,7 @@ func (a *Archive) cutFile(f *file, h header) error {
 	if err := w.Truncate(h.end); err != nil {
 		return fmt.Errorf("truncate archive file %s: %w", f.path, err)
 	}
+	a.torn = false
 	if err := w.Sync(); err != nil {
 		return fmt.Errorf("sync archive file %s: %w", f.path, err)
 	}
