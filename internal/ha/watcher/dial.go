@@ -1,0 +1,340 @@
+package watcher
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/fsm"
+	"datawatch/internal/ha/proto"
+)
+
+// dials: of a pair of watchers the one with the smaller instance name dials.
+func (g *Guard) dials(peer string) bool {
+	return strings.ToUpper(g.cfg.FSM.Name) < strings.ToUpper(peer)
+}
+
+// dialLoop keeps one outgoing connection alive: to the watcher of peer, or to
+// the own instance when peer is "".
+func (g *Guard) dialLoop(peer, addr string) {
+	last := ""
+	for g.ctx.Err() == nil {
+		err := g.dialOnce(peer, addr)
+		if err != nil && err.Error() != last && g.ctx.Err() == nil {
+			last = err.Error()
+			g.deps.Log.Info("not connected", "to", addr, "peer", peer, "error", err)
+		} else if err == nil {
+			last = ""
+		}
+		if g.deps.Clock.Sleep(g.ctx, redialEvery) != nil {
+			return
+		}
+	}
+}
+
+// dialOnce connects, says hello and serves until the connection ends.
+func (g *Guard) dialOnce(peer, addr string) error {
+	nc, err := g.deps.Dial(g.ctx, addr)
+	if err != nil {
+		return err
+	}
+	c := newConn(nc)
+	defer c.close()
+	stop := g.closeOnEnd(c)
+	defer stop()
+	_ = nc.SetDeadline(time.Now().Add(helloWait))
+	err = c.direct(proto.TypeHello, proto.Hello{Role: proto.RoleWatcher, GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name,
+		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, PID: os.Getpid()})
+	if err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	f, err := c.r.Read()
+	if err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	var r proto.HelloReply
+	if f.Type != proto.TypeHelloReply {
+		return fmt.Errorf("hello: answered by message type %d", f.Type)
+	}
+	if err := json.Unmarshal(f.Payload, &r); err != nil {
+		return fmt.Errorf("hello: %w", err)
+	}
+	want := peer
+	if peer == "" {
+		want = g.cfg.FSM.Name
+	}
+	switch {
+	case r.Code != 0:
+		return fmt.Errorf("refused: %s [code %d]", r.Msg, r.Code)
+	case r.GuardVersion != proto.GuardVersion:
+		return fmt.Errorf("guard version %q there, %q here: they must be equal", r.GuardVersion, proto.GuardVersion)
+	case !strings.EqualFold(r.Name, want):
+		return fmt.Errorf("%s answered instead of %s: check dmmal.ini", r.Name, want)
+	case peer != "" && r.OGUID != g.cfg.FSM.OGUID:
+		return fmt.Errorf("OGUID %d there, %d here", r.OGUID, g.cfg.FSM.OGUID)
+	}
+	_ = nc.SetDeadline(time.Time{})
+	c.role, c.name = roleWatcher, peer
+	if peer == "" {
+		c.role, c.name = roleInstance, want
+	}
+	ok := make(chan bool, 1)
+	if !g.post(dialledMsg{c, peer, r.PID, ok}) {
+		return g.ctx.Err()
+	}
+	select {
+	case yes := <-ok:
+		if !yes {
+			return nil
+		}
+	case <-g.ctx.Done():
+		return g.ctx.Err()
+	}
+	g.serve(c)
+	return nil
+}
+
+// closeOnEnd closes c when the guard ends while its hello is in progress.
+func (g *Guard) closeOnEnd(c *conn) func() {
+	stop := make(chan struct{})
+	g.spawn(func() {
+		select {
+		case <-g.ctx.Done():
+			c.close()
+		case <-stop:
+		}
+	})
+	return func() { close(stop) }
+}
+
+func (g *Guard) acceptLoop() {
+	for {
+		nc, err := g.ln.Accept()
+		if err != nil {
+			if g.ctx.Err() != nil {
+				return
+			}
+			g.deps.Log.Warn("accept", "error", err)
+			if g.deps.Clock.Sleep(g.ctx, redialEvery) != nil {
+				return
+			}
+			continue
+		}
+		g.spawn(func() { g.welcome(nc) })
+	}
+}
+
+// welcome reads the hello of a dialling watcher or monitor.
+func (g *Guard) welcome(nc net.Conn) {
+	c := newConn(nc)
+	defer c.close()
+	stop := g.closeOnEnd(c)
+	defer stop()
+	_ = nc.SetDeadline(time.Now().Add(helloWait))
+	f, err := c.r.Read()
+	if err != nil || f.Type != proto.TypeHello {
+		g.deps.Log.Warn("connection without a hello", "addr", nc.RemoteAddr().String(), "error", err)
+		return
+	}
+	h, err := decodeAs[proto.Hello](f)
+	if err != nil {
+		g.deps.Log.Warn("connection without a hello", "addr", nc.RemoteAddr().String(), "error", err)
+		return
+	}
+	r := g.judgeHello(h)
+	if r.Code == 0 {
+		m := acceptedMsg{c, h, make(chan proto.HelloReply, 1)}
+		if !g.post(m) {
+			return
+		}
+		select {
+		case r = <-m.reply:
+		case <-g.ctx.Done():
+			return
+		}
+	}
+	if r.Code != 0 {
+		g.deps.Log.Warn("connection refused", "addr", nc.RemoteAddr().String(), "role", string(h.Role), "name", h.Name, "why", r.Msg)
+		_ = c.direct(proto.TypeHelloReply, r)
+		return
+	}
+	if c.direct(proto.TypeHelloReply, r) != nil {
+		g.post(closedMsg{c})
+		return
+	}
+	_ = nc.SetDeadline(time.Time{})
+	g.serve(c)
+}
+
+// judgeHello checks what needs no state.
+func (g *Guard) judgeHello(h proto.Hello) proto.HelloReply {
+	r := proto.HelloReply{GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name, OGUID: g.cfg.FSM.OGUID, PID: os.Getpid()}
+	refuse := func(code base.Code, format string, a ...any) proto.HelloReply {
+		r.Code, r.Msg = code, fmt.Sprintf(format, a...)
+		return r
+	}
+	switch {
+	case h.GuardVersion != proto.GuardVersion:
+		return refuse(-1, "guard version %q there, %q here: they must be equal", h.GuardVersion, proto.GuardVersion)
+	case h.OGUID != g.cfg.FSM.OGUID:
+		return refuse(-1, "OGUID %d there, %d here", h.OGUID, g.cfg.FSM.OGUID)
+	case h.Role == proto.RoleWatcher:
+		if g.peerName(h.Name) == "" {
+			return refuse(-8045, "%s is no archive target of %s", h.Name, g.cfg.FSM.Name)
+		}
+	case h.Role == proto.RoleMonitor, h.Role == proto.RoleTool:
+	default:
+		return refuse(-16, "unknown role %q", h.Role)
+	}
+	return r
+}
+
+func (g *Guard) peerName(n string) string {
+	for _, p := range g.cfg.FSM.Remotes {
+		if strings.EqualFold(p, n) {
+			return p
+		}
+	}
+	return ""
+}
+
+// accepted takes an incoming connection into the loop's tables.
+func (g *Guard) accepted(e acceptedMsg) {
+	r := g.judgeHello(e.hello)
+	c := e.c
+	if e.hello.Role == proto.RoleWatcher {
+		c.role, c.name = roleWatcher, g.peerName(e.hello.Name)
+		g.take(c)
+		e.reply <- r
+		return
+	}
+	c.role, c.name, c.confirm = roleMonitor, e.hello.MonID, e.hello.MonConfirm
+	if c.name == "" {
+		c.name = c.nc.RemoteAddr().String()
+	}
+	if old := g.mons[c.name]; old != nil {
+		g.drop(old)
+	}
+	if len(g.mons) >= maxMonitors {
+		r.Code, r.Msg = -19, fmt.Sprintf("%d monitors are connected already", maxMonitors)
+		e.reply <- r
+		return
+	}
+	if c.confirm {
+		for _, id := range sortedKeys(g.mons) {
+			if o := g.mons[id]; o.confirm {
+				r.Code, r.Msg = -14, "confirm monitor "+o.nc.RemoteAddr().String()+" is connected already"
+				e.reply <- r
+				return
+			}
+		}
+	}
+	g.take(c)
+	e.reply <- r
+}
+
+func (g *Guard) dialled(e dialledMsg) {
+	g.take(e.c)
+	if e.c.role == roleInstance {
+		g.step(fsm.InstUp{PID: e.pid})
+	}
+	e.ok <- true
+}
+
+// take registers a connection; one it replaces is ended first, so that nothing
+// of the old one can arrive after the new one has spoken.
+func (g *Guard) take(c *conn) {
+	g.nextConn++
+	c.id, c.since, c.up = g.nextConn, g.deps.Clock.Now(), true
+	switch c.role {
+	case roleInstance:
+		if g.inst != nil {
+			g.drop(g.inst)
+		}
+		g.inst = c
+	case roleWatcher:
+		if old := g.remotes[c.name]; old != nil {
+			g.drop(old)
+		}
+		g.remotes[c.name] = c
+	case roleMonitor:
+		g.mons[c.name] = c
+	}
+	g.conns[c.id] = c
+	switch c.role {
+	case roleWatcher:
+		g.step(fsm.RemoteUp{Inst: c.name})
+	case roleMonitor:
+		g.step(fsm.MonUp{ID: c.name, Addr: c.nc.RemoteAddr().String(), Confirm: c.confirm})
+	}
+}
+
+// drop ends a connection and tells the state machine.
+func (g *Guard) drop(c *conn) {
+	c.close()
+	g.closed(c)
+}
+
+func (g *Guard) closed(c *conn) {
+	if !c.up {
+		return
+	}
+	c.up = false
+	delete(g.conns, c.id)
+	switch c.role {
+	case roleInstance:
+		if g.inst == c {
+			g.inst = nil
+		}
+		gone := g.watchPID != 0 && g.gonePID != g.watchPID && !g.deps.Procs.Alive(g.watchPID, g.watchID)
+		if gone {
+			g.gonePID = g.watchPID
+		}
+		g.step(fsm.InstDown{Gone: gone})
+	case roleWatcher:
+		if g.remotes[c.name] == c {
+			delete(g.remotes, c.name)
+		}
+		g.step(fsm.RemoteDown{Inst: c.name})
+	case roleMonitor:
+		if g.mons[c.name] == c {
+			delete(g.mons, c.name)
+		}
+		g.step(fsm.MonDown{ID: c.name})
+	}
+}
+
+// frame turns a message into an event. Messages of a connection that has been
+// replaced are dropped.
+func (g *Guard) frame(c *conn, v any) {
+	if !c.up {
+		return
+	}
+	switch e := v.(type) {
+	case proto.InstanceStatus:
+		g.noteProcess(e.PID)
+		g.step(fsm.InstStatus{Status: e})
+	case reply[proto.InstanceReply]:
+		g.step(fsm.InstReply{Req: e.id, Reply: e.v})
+	case proto.WatcherStatus:
+		g.step(fsm.RemoteStatus{Inst: c.name, Status: e})
+	case reply[proto.WatcherReply]:
+		g.step(fsm.RemoteReply{Inst: c.name, Req: e.id, Reply: e.v})
+	case reply[proto.WatcherCommand]:
+		ev := fsm.Command{To: fsm.Reply{Conn: c.id, Req: e.id}, Cmd: e.v}
+		if c.role == roleWatcher {
+			ev.From = c.name
+		} else {
+			ev.MonID = c.name
+		}
+		g.step(ev)
+	case proto.MonitorStatus:
+		g.step(fsm.MonStatus{ID: c.name})
+	case reply[proto.ConfirmReply]:
+		g.step(fsm.ConfirmReply{Req: e.id, Reply: e.v})
+	}
+}
