@@ -1,0 +1,573 @@
+package dialect
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Kind says who executes a statement.
+type Kind uint8
+
+const (
+	Empty              Kind = iota
+	SQL                     // SQLite, with the text of Statement.SQL
+	Begin                   // Modes
+	Commit                  // Chain
+	Rollback                // Chain
+	Savepoint               // Name
+	Release                 // Name
+	RollbackTo              // Name
+	Set                     // Name, Value, Default, Local
+	Reset                   // Name ("ALL": every parameter)
+	Show                    // Name ("ALL": every parameter)
+	SetTransaction          // Modes
+	SetCharacteristics      // Modes
+	Discard                 // Name: ALL, PLANS, TEMP ...
+	Deallocate              // Name ("ALL": every statement)
+	LockTable               // NoWait, Tables
+	Vacuum                  // Name: table or ""; Analyze; Verb "FULL"
+	Analyze                 // Name: table or ""
+	AlterDatabase           // Verb: MOUNT, OPEN, OPEN FORCE, SUSPEND, PRIMARY, STANDBY, NORMAL
+	AddArchiveLog           // Value: the description
+	Call                    // Name (upper case), Args, Select
+	Backup                  // Backup
+	Checkpoint              //
+	AlterUser               // Name, Value: the password
+	Unsupported             // Name: the feature
+	NoOp                    // Tag: accepted, does nothing
+)
+
+// Modes are the options of BEGIN and SET TRANSACTION; "" and nil: not given.
+type Modes struct {
+	Isolation string // "read committed", "serializable" ...
+	ReadOnly  *bool
+}
+
+// Arg is an argument of a procedure call. Exactly one of Param > 0 ($n), Null,
+// or Text is meaningful; String tells 'x' from x.
+type Arg struct {
+	Param  int
+	Null   bool
+	String bool
+	Text   string
+}
+
+// BackupSpec is BACKUP DATABASE (manual 7.1.2.2 and others).
+type BackupSpec struct {
+	Full       bool
+	Name       string // TO name
+	Dir        string // BACKUPSET 'dir'
+	WithoutLog bool
+}
+
+// Statement is one recognised statement.
+type Statement struct {
+	Kind Kind
+	Tag  string // command tag, without counts
+	Text string // the statement as written
+
+	Name, Value    string
+	Verb           string
+	Tables         []string
+	Args           []Arg
+	Modes          Modes
+	Backup         BackupSpec
+	Default, Local bool
+	Chain, Analyze bool
+	NoWait         bool
+	Select         bool // Call: written as SELECT F(...), so it returns a row
+
+	SQL       string // Kind SQL: what SQLite gets
+	ForUpdate bool   // the statement had FOR UPDATE: it takes the write lock
+	Temp      bool   // it creates a temporary object
+	Rows      bool   // INSERT, UPDATE ...: the tag ends with a count
+	toks      []token
+	edits     []edit
+	casts     map[int]cast
+	params    map[int]ParamHint
+}
+
+// parser walks the tokens of one statement.
+type parser struct {
+	s    string
+	toks []token
+	i    int
+}
+
+func (p *parser) more() bool { return p.i < len(p.toks) }
+func (p *parser) peek() token {
+	if p.more() {
+		return p.toks[p.i]
+	}
+	return token{kind: tOp, start: len(p.s), end: len(p.s)}
+}
+func (p *parser) accept(words ...string) bool {
+	for k, w := range words {
+		if p.i+k >= len(p.toks) || !p.toks[p.i+k].is(w) {
+			return false
+		}
+	}
+	p.i += len(words)
+	return true
+}
+func (p *parser) any(words ...string) string {
+	for _, w := range words {
+		if p.accept(w) {
+			return w
+		}
+	}
+	return ""
+}
+func (p *parser) err() error { return unexpected(p.s, p.toks, p.i) }
+func (p *parser) end(st *Statement) (*Statement, error) {
+	if p.more() {
+		return nil, p.err()
+	}
+	return st, nil
+}
+func (p *parser) name() (string, error) {
+	if t := p.peek(); t.isName() {
+		p.i++
+		return t.name(), nil
+	}
+	return "", p.err()
+}
+func (p *parser) str() (string, error) {
+	if t := p.peek(); t.kind == tString {
+		p.i++
+		return t.val, nil
+	}
+	return "", p.err()
+}
+
+// Parse recognises one statement, without the semicolon. The error is a
+// *SyntaxError.
+func Parse(s string) (*Statement, error) {
+	toks, err := lex(s)
+	if err != nil {
+		return nil, err
+	}
+	for len(toks) > 0 && toks[len(toks)-1].is(";") {
+		toks = toks[:len(toks)-1]
+	}
+	if len(toks) == 0 {
+		return &Statement{Kind: Empty}, nil
+	}
+	p := &parser{s: s, toks: toks}
+	st, err := p.parse()
+	if err != nil {
+		return nil, err
+	}
+	st.Text, st.toks = s, toks
+	if st.Kind == SQL {
+		if err := st.rewrite(); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+func (p *parser) parse() (*Statement, error) {
+	first := p.peek()
+	if first.kind != tIdent {
+		return p.sql()
+	}
+	p.i++
+	switch first.up {
+	case "BEGIN":
+		p.any("TRANSACTION", "WORK", "DEFERRED", "IMMEDIATE", "EXCLUSIVE")
+		p.any("TRANSACTION")
+		return p.modes(&Statement{Kind: Begin, Tag: "BEGIN"})
+	case "START":
+		if !p.accept("TRANSACTION") {
+			return nil, p.err()
+		}
+		return p.modes(&Statement{Kind: Begin, Tag: "START TRANSACTION"})
+	case "COMMIT", "END":
+		if p.peek().is("PREPARED") {
+			return unsupported("two-phase commit (COMMIT PREPARED)"), nil
+		}
+		return p.finish(&Statement{Kind: Commit, Tag: "COMMIT"})
+	case "ABORT":
+		return p.finish(&Statement{Kind: Rollback, Tag: "ROLLBACK"})
+	case "ROLLBACK":
+		if p.peek().is("PREPARED") {
+			return unsupported("two-phase commit (ROLLBACK PREPARED)"), nil
+		}
+		p.any("TRANSACTION", "WORK")
+		if p.accept("TO") {
+			p.accept("SAVEPOINT")
+			return p.named(&Statement{Kind: RollbackTo, Tag: "ROLLBACK"})
+		}
+		return p.finish(&Statement{Kind: Rollback, Tag: "ROLLBACK"})
+	case "SAVEPOINT":
+		return p.named(&Statement{Kind: Savepoint, Tag: "SAVEPOINT"})
+	case "RELEASE":
+		p.accept("SAVEPOINT")
+		return p.named(&Statement{Kind: Release, Tag: "RELEASE"})
+	case "SET":
+		return p.set()
+	case "RESET":
+		return p.reset()
+	case "SHOW":
+		return p.show()
+	case "DISCARD":
+		return p.named(&Statement{Kind: Discard, Tag: "DISCARD ALL"})
+	case "DEALLOCATE":
+		p.accept("PREPARE")
+		return p.named(&Statement{Kind: Deallocate, Tag: "DEALLOCATE"})
+	case "LOCK":
+		return p.lock()
+	case "VACUUM":
+		return p.vacuum()
+	case "ANALYZE", "ANALYSE":
+		return p.analyze()
+	case "CHECKPOINT":
+		if !p.more() {
+			return &Statement{Kind: Checkpoint, Tag: "CHECKPOINT"}, nil
+		}
+		return p.call(first, "CALL", false)
+	case "BACKUP":
+		return p.backup()
+	case "CALL", "EXEC", "EXECUTE":
+		t := p.peek()
+		if !t.isName() {
+			return nil, p.err()
+		}
+		p.i++
+		if first.up == "EXECUTE" && !procedure(t) {
+			return unsupported("EXECUTE of an SQL-level prepared statement"), nil
+		}
+		return p.call(t, "CALL", false)
+	case "SELECT":
+		if t := p.peek(); procedure(t) && p.i+1 < len(p.toks) && p.toks[p.i+1].is("(") {
+			if st := p.selectCall(); st != nil {
+				return st, nil
+			}
+			p.i = 1
+		}
+	case "ALTER":
+		switch {
+		case p.accept("DATABASE"):
+			return p.alterDatabase()
+		case p.accept("USER"), p.accept("ROLE"):
+			return p.alterUser()
+		}
+	case "COPY":
+		return unsupported("COPY"), nil
+	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "DECLARE", "FETCH", "MOVE", "CLOSE", "GRANT", "REVOKE",
+		"PREPARE", "MERGE", "COMMENT", "SECURITY", "REASSIGN", "DO", "IMPORT", "REFRESH", "LOAD":
+		return unsupported(first.up), nil
+	case "ATTACH", "DETACH":
+		return unsupported(first.up + " DATABASE"), nil
+	case "CREATE", "DROP":
+		if st := p.createDrop(first.up); st != nil {
+			return st, nil
+		}
+	default:
+		if procedure(first) && (p.peek().is("(") || !p.more()) {
+			return p.call(first, "CALL", false)
+		}
+	}
+	p.i = 0
+	return p.sql()
+}
+
+// createDrop refuses, by name, what SQLite would call a syntax error.
+func (p *parser) createDrop(verb string) *Statement {
+	switch w := p.peek(); {
+	case w.in("USER", "ROLE", "GROUP", "SCHEMA", "DATABASE", "TABLESPACE", "SEQUENCE", "FUNCTION", "PROCEDURE",
+		"EXTENSION", "DOMAIN", "TYPE", "AGGREGATE", "OPERATOR", "RULE", "PUBLICATION", "SUBSCRIPTION", "POLICY",
+		"CAST", "COLLATION", "CONVERSION", "LANGUAGE", "SERVER", "STATISTICS", "HUGE", "CLUSTER"):
+		return unsupported(verb + " " + w.up)
+	case w.is("MATERIALIZED"):
+		return unsupported(verb + " MATERIALIZED VIEW")
+	case w.is("VIRTUAL"):
+		return unsupported(verb + " VIRTUAL TABLE")
+	}
+	return nil
+}
+
+func unsupported(feature string) *Statement { return &Statement{Kind: Unsupported, Name: feature} }
+
+// procedure reports whether a name is in the namespace of system procedures.
+func procedure(t token) bool {
+	return t.isName() && (hasPrefixFold(t.val, "SP_") || hasPrefixFold(t.val, "SF_") || strings.EqualFold(t.val, "CHECKPOINT"))
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+func (p *parser) named(st *Statement) (*Statement, error) {
+	n, err := p.name()
+	if err != nil {
+		return nil, err
+	}
+	st.Name = n
+	if st.Kind == Deallocate || st.Kind == Discard {
+		if strings.EqualFold(n, "ALL") {
+			st.Name = "ALL"
+		}
+		if st.Kind == Discard {
+			st.Tag = "DISCARD " + strings.ToUpper(n)
+		}
+	}
+	return p.end(st)
+}
+
+// finish parses the rest of COMMIT and ROLLBACK.
+func (p *parser) finish(st *Statement) (*Statement, error) {
+	p.any("TRANSACTION", "WORK")
+	if p.accept("AND") {
+		st.Chain = !p.accept("NO")
+		if !p.accept("CHAIN") {
+			return nil, p.err()
+		}
+	}
+	return p.end(st)
+}
+
+func (p *parser) modes(st *Statement) (*Statement, error) {
+	yes, no := true, false
+	for p.more() {
+		switch {
+		case p.accept("ISOLATION", "LEVEL", "READ", "COMMITTED"):
+			st.Modes.Isolation = "read committed"
+		case p.accept("ISOLATION", "LEVEL", "READ", "UNCOMMITTED"):
+			st.Modes.Isolation = "read uncommitted"
+		case p.accept("ISOLATION", "LEVEL", "REPEATABLE", "READ"):
+			st.Modes.Isolation = "repeatable read"
+		case p.accept("ISOLATION", "LEVEL", "SERIALIZABLE"):
+			st.Modes.Isolation = "serializable"
+		case p.accept("READ", "ONLY"):
+			st.Modes.ReadOnly = &yes
+		case p.accept("READ", "WRITE"):
+			st.Modes.ReadOnly = &no
+		case p.accept("DEFERRABLE"), p.accept("NOT", "DEFERRABLE"), p.accept(","):
+		default:
+			return nil, p.err()
+		}
+	}
+	return st, nil
+}
+
+func (p *parser) set() (*Statement, error) {
+	st := &Statement{Kind: Set, Tag: "SET"}
+	switch {
+	case p.accept("TRANSACTION"):
+		if p.accept("SNAPSHOT") {
+			return unsupported("SET TRANSACTION SNAPSHOT"), nil
+		}
+		st.Kind = SetTransaction
+		return p.modes(st)
+	case p.accept("SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"):
+		st.Kind = SetCharacteristics
+		return p.modes(st)
+	case p.accept("CONSTRAINTS"):
+		return unsupported("SET CONSTRAINTS"), nil
+	case p.accept("IDENTITY_INSERT"):
+		return &Statement{Kind: NoOp, Tag: "SET"}, nil
+	}
+	if p.accept("LOCAL") {
+		st.Local = true
+	} else {
+		p.accept("SESSION")
+	}
+	switch {
+	case p.accept("TIME", "ZONE"):
+		st.Name = "timezone"
+		return p.setValue(st)
+	case p.accept("NAMES"):
+		st.Name = "client_encoding"
+		return p.setValue(st)
+	case p.accept("AUTHORIZATION"):
+		st.Name = "session_authorization"
+		return p.setValue(st)
+	case p.accept("ROLE"):
+		st.Name = "role"
+		return p.setValue(st)
+	}
+	n, err := p.paramName()
+	if err != nil {
+		return nil, err
+	}
+	st.Name = n
+	if p.any("=", "TO") == "" {
+		return nil, p.err()
+	}
+	return p.setValue(st)
+}
+
+// paramName reads name or class.name.
+func (p *parser) paramName() (string, error) {
+	n, err := p.name()
+	if err != nil {
+		return "", err
+	}
+	for p.accept(".") {
+		m, err := p.name()
+		if err != nil {
+			return "", err
+		}
+		n += "." + m
+	}
+	return n, nil
+}
+
+func (p *parser) setValue(st *Statement) (*Statement, error) {
+	if p.accept("DEFAULT") {
+		st.Default = true
+		return p.end(st)
+	}
+	var vals []string
+	for {
+		neg := ""
+		if t := p.peek(); t.is("-") || t.is("+") {
+			p.i++
+			if t.is("-") {
+				neg = "-"
+			}
+		}
+		t := p.peek()
+		if t.kind == tOp || t.kind == tParam {
+			return nil, p.err()
+		}
+		p.i++
+		vals = append(vals, neg+t.val)
+		if !p.accept(",") {
+			break
+		}
+	}
+	st.Value = strings.Join(vals, ", ")
+	return p.end(st)
+}
+
+func (p *parser) reset() (*Statement, error) {
+	st := &Statement{Kind: Reset, Tag: "RESET"}
+	return p.showName(st)
+}
+
+func (p *parser) show() (*Statement, error) {
+	return p.showName(&Statement{Kind: Show, Tag: "SHOW"})
+}
+
+func (p *parser) showName(st *Statement) (*Statement, error) {
+	switch {
+	case p.accept("ALL"):
+		st.Name = "ALL"
+		return p.end(st)
+	case p.accept("TIME", "ZONE"):
+		st.Name = "timezone"
+		return p.end(st)
+	case p.accept("TRANSACTION", "ISOLATION", "LEVEL"):
+		st.Name = "transaction_isolation"
+		return p.end(st)
+	case p.accept("SESSION", "AUTHORIZATION"):
+		st.Name = "session_authorization"
+		return p.end(st)
+	}
+	n, err := p.paramName()
+	if err != nil {
+		return nil, err
+	}
+	st.Name = n
+	return p.end(st)
+}
+
+func (p *parser) lock() (*Statement, error) {
+	st := &Statement{Kind: LockTable, Tag: "LOCK TABLE"}
+	p.accept("TABLE")
+	for {
+		p.accept("ONLY")
+		n, err := p.name()
+		if err != nil {
+			return nil, err
+		}
+		if p.accept(".") {
+			if n, err = p.name(); err != nil {
+				return nil, err
+			}
+		}
+		st.Tables = append(st.Tables, n)
+		if !p.accept(",") {
+			break
+		}
+	}
+	if p.accept("IN") {
+		for p.any("ACCESS", "ROW", "SHARE", "UPDATE", "EXCLUSIVE", "INTENT") != "" {
+		}
+		if !p.accept("MODE") {
+			return nil, p.err()
+		}
+	}
+	st.NoWait = p.accept("NOWAIT")
+	return p.end(st)
+}
+
+func (p *parser) vacuum() (*Statement, error) {
+	st := &Statement{Kind: Vacuum, Tag: "VACUUM"}
+	if p.accept("(") {
+		for p.more() && !p.accept(")") {
+			st.Analyze = st.Analyze || p.peek().in("ANALYZE", "ANALYSE")
+			if p.peek().is("FULL") {
+				st.Verb = "FULL"
+			}
+			p.i++
+		}
+	}
+	for {
+		switch p.any("FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE") {
+		case "FULL":
+			st.Verb = "FULL"
+			continue
+		case "ANALYZE", "ANALYSE":
+			st.Analyze = true
+			continue
+		case "":
+		default:
+			continue
+		}
+		break
+	}
+	if p.accept("INTO") {
+		return unsupported("VACUUM INTO"), nil
+	}
+	return p.optTable(st)
+}
+
+func (p *parser) analyze() (*Statement, error) {
+	p.accept("VERBOSE")
+	return p.optTable(&Statement{Kind: Analyze, Tag: "ANALYZE"})
+}
+
+func (p *parser) optTable(st *Statement) (*Statement, error) {
+	if p.more() {
+		n, err := p.name()
+		if err != nil {
+			return nil, err
+		}
+		if p.accept(".") {
+			if n, err = p.name(); err != nil {
+				return nil, err
+			}
+		}
+		st.Name = n
+	}
+	return p.end(st)
+}
+
+// MaxParam is the largest parameter number accepted.
+const MaxParam = 32766
+
+// paramNumber is n of $n or ?n; 0 for anything else.
+func paramNumber(s string) int {
+	if len(s) < 2 || s[0] != '$' && s[0] != '?' {
+		return 0
+	}
+	n, err := strconv.Atoi(s[1:])
+	if err != nil || n < 1 || n > MaxParam {
+		return 0
+	}
+	return n
+}

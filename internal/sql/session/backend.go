@@ -1,0 +1,344 @@
+// Package session executes SQL for clients: sessions, transactions, the pool of
+// SQLite connections, statement routing, errors and run-time parameters. It
+// implements sqlapi over a database (storage engine) and a set of
+// administration callbacks.
+//
+// How a statement finds its connection:
+//   - One writer connection goes with the write lock of the database, so that
+//     its page cache stays warm from commit to commit. The first writing
+//     statement of a transaction takes the lock (first come, first served) on a
+//     fresh snapshot and keeps it to the end.
+//   - Other statements run on pooled reader connections, each on the newest
+//     hardened snapshot. SERIALIZABLE READ ONLY transactions and suspended
+//     portals pin one.
+//   - A session with TEMP objects owns a connection and does everything there.
+//   - In status Mount, statements run on a connection without a database, which
+//     has the V$ views only.
+//
+// It keeps G1 (a commit is reported only after WaitHardened, and the write lock
+// is released before that wait), G2 (outside the write lock only hardened
+// snapshots are read) and the SQL part of G8. Locks, snapshots and hardening
+// themselves are the storage layer's; what clients speak is pgwire's.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/sqlitevfs"
+	"datawatch/internal/sql/views"
+)
+
+// Handle is a connection's view of the store.
+type Handle interface {
+	sqlitevfs.Handle
+	LastCommit() base.LSN // of the last transaction it published, 0 none
+}
+
+// Database is what sessions need of the storage engine; FromEngine adapts one.
+type Database interface {
+	Mode() base.Mode
+	Status() base.Status
+	NewHandle(readOnly bool) Handle
+	// LockWrite takes the one write lock for h; while h has it, h reads the
+	// newest pages. Cancelled by ctx.
+	LockWrite(ctx context.Context, h Handle) error
+	UnlockWrite(h Handle)
+	WaitHardened(ctx context.Context, lsn base.LSN) error
+}
+
+// Admin does what statements ask of the server itself.
+type Admin interface {
+	// AlterDatabase executes MOUNT, OPEN, OPEN FORCE, SUSPEND, PRIMARY, STANDBY or NORMAL.
+	AlterDatabase(ctx context.Context, verb string) error
+	AddArchiveLog(ctx context.Context, description string) error
+	SetOGUID(ctx context.Context, oguid uint32) error
+	SetPara(ctx context.Context, scope int, name, value string) error
+	GetPara(name string) (string, bool)
+	Backup(ctx context.Context, stmt BackupStmt) error
+	Checkpoint(ctx context.Context) error
+	// SetArchStatus sets the state of one realtime or timely archive, of all
+	// when inst is empty: 0 Valid, 1 Invalid (manual 9.1.2).
+	SetArchStatus(ctx context.Context, inst string, status int) error
+	Views() views.Source
+}
+
+// BackupStmt is BACKUP DATABASE as written.
+type BackupStmt = dialect.BackupSpec
+
+// Config makes a Backend. Zero durations and numbers take the defaults named.
+type Config struct {
+	DB           Database
+	Admin        Admin
+	Log          *slog.Logger
+	DatabaseName string        // current_database()
+	MaxSessions  int           // 10000
+	Readers      int           // pooled reader connections, 3 per core
+	LockTimeout  time.Duration // wait for the write lock, 10 s
+	IdleInWrite  time.Duration // a session may hold the write lock idle, 60 s
+}
+
+// Backend implements sqlapi.Backend.
+type Backend struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+
+	readers *pool // on hardened snapshots
+	empty   *pool // without a database
+	gate    gate  // goes with writer
+	writer  *conn // only touched by the owner of gate
+	lastLSN atomic.Uint64
+
+	parsed *cache // statements by text
+
+	mu       sync.Mutex
+	sessions map[uint32]*Session
+	nextID   uint32
+	closed   *sqlapi.Error
+	quiet    int // > 0: statements that need the database are refused
+	quietMsg string
+	modeGen  atomic.Uint64 // changes with mode and status, for ParameterStatus
+}
+
+// New makes a Backend. Nothing is opened before the first statement.
+func New(cfg Config) *Backend {
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = 10000
+	}
+	if cfg.Readers == 0 {
+		cfg.Readers = 3 * max(2, runtime.GOMAXPROCS(0))
+	}
+	if cfg.LockTimeout == 0 {
+		cfg.LockTimeout = 10 * time.Second
+	}
+	if cfg.IdleInWrite == 0 {
+		cfg.IdleInWrite = time.Minute
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.DatabaseName == "" {
+		cfg.DatabaseName = "DAMENG"
+	}
+	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, parsed: newCache(2048)}
+	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
+	b.empty = newPool(2, func() (*conn, error) { return b.open(emptyConn) })
+	return b
+}
+
+// standby reports whether the database takes no writes.
+func (b *Backend) standby() bool { return b.cfg.DB.Mode() == base.ModeStandby }
+
+// tables reports whether tables can be used: status Open or Suspend and no
+// Quiesce under way.
+func (b *Backend) tables() bool {
+	switch b.cfg.DB.Status() {
+	case base.StatusOpen, base.StatusSuspend:
+	default:
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.quiet == 0
+}
+
+func (b *Backend) notOpen() *sqlapi.Error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.quiet > 0 {
+		return &sqlapi.Error{Code: "55000", Message: "the database is changing its status: " + b.quietMsg}
+	}
+	return &sqlapi.Error{Code: "55000",
+		Message: "database is in status " + b.cfg.DB.Status().String() + ": tables cannot be accessed",
+		Hint:    "V$ views and administration work; ALTER DATABASE OPEN [FORCE] opens the database."}
+}
+
+// StatusChanged tells sessions that the mode or status may have changed: a
+// database that is no longer open rolls every transaction back and keeps the
+// connections (manual 2.2.4). Call it from the engine's OnChange; it does not
+// block.
+func (b *Backend) StatusChanged() {
+	b.modeGen.Add(1)
+	switch b.cfg.DB.Status() {
+	case base.StatusOpen, base.StatusSuspend:
+	default:
+		reason := "the database went to status " + b.cfg.DB.Status().String()
+		go b.rollbackAll(reason)
+	}
+}
+
+// Quiesce refuses statements that need the database, interrupts those that run
+// and rolls every open transaction back, so that the status can change. The
+// caller resumes afterwards. Sessions that wait for their commit to harden are
+// left waiting. ctx limits the wait for statements to stop.
+func (b *Backend) Quiesce(ctx context.Context, reason string) (resume func(), err error) {
+	b.mu.Lock()
+	b.quiet++
+	b.quietMsg = reason
+	b.mu.Unlock()
+	var once sync.Once
+	resume = func() {
+		once.Do(func() { b.mu.Lock(); b.quiet--; b.mu.Unlock() })
+	}
+	done := make(chan struct{})
+	go func() { b.rollbackAll(reason); close(done) }()
+	select {
+	case <-done:
+		return resume, nil
+	case <-ctx.Done():
+		resume()
+		return nil, fmt.Errorf("wait for transactions to roll back: %w", context.Cause(ctx))
+	}
+}
+
+func (b *Backend) rollbackAll(reason string) {
+	var wg sync.WaitGroup
+	for _, s := range b.list() {
+		wg.Go(func() { s.rollbackNow(reason) })
+	}
+	wg.Wait()
+}
+
+func (b *Backend) list() []*Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]*Session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		out = append(out, s)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].id < out[j].id })
+	return out
+}
+
+// NewSession implements sqlapi.Backend.
+func (b *Backend) NewSession(ctx context.Context, info sqlapi.Info, notify sqlapi.Notify) (sqlapi.Session, error) {
+	s := &Session{b: b, info: info, notify: notify, start: time.Now(), done: make(chan struct{})}
+	s.vars = newVars(b.cfg.DatabaseName, info)
+	s.renew()
+	for k, v := range info.Params {
+		k = strings.ToLower(k)
+		if k == "user" || k == "database" || k == "replication" || strings.HasPrefix(k, "_pq_") {
+			continue
+		}
+		if k == "options" {
+			if err := s.options(v); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := s.vars.set(k, v, false); err != nil {
+			return nil, err
+		}
+	}
+	s.vars.resetToStart()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed != nil {
+		return nil, b.closed
+	}
+	if len(b.sessions) >= b.cfg.MaxSessions {
+		return nil, &sqlapi.Error{Severity: "FATAL", Code: "53300", Message: "too many connections"}
+	}
+	for b.nextID++; b.nextID == 0 || b.sessions[b.nextID] != nil; {
+		b.nextID++
+	}
+	s.id = b.nextID
+	b.sessions[s.id] = s
+	s.modeGen = b.modeGen.Load()
+	return s, nil
+}
+
+// Terminate ends one session; false when there is none with that number.
+func (b *Backend) Terminate(id uint32, e *sqlapi.Error) bool {
+	b.mu.Lock()
+	s := b.sessions[id]
+	b.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.Terminate(e)
+	return true
+}
+
+// CancelSession interrupts the running statement of one session.
+func (b *Backend) CancelSession(id uint32) bool {
+	b.mu.Lock()
+	s := b.sessions[id]
+	b.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.Cancel()
+	return true
+}
+
+// DropAll ends every session with FATAL 57P01 and the reason; new ones may come.
+func (b *Backend) DropAll(reason string) {
+	for _, s := range b.list() {
+		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: "57P01", Message: "terminating connection: " + reason})
+	}
+}
+
+// Close refuses new sessions, ends the existing ones, waits until they have
+// rolled back and closes every connection.
+func (b *Backend) Close(ctx context.Context, reason string) error {
+	b.mu.Lock()
+	b.closed = &sqlapi.Error{Severity: "FATAL", Code: "57P03", Message: "the database system is shutting down"}
+	b.mu.Unlock()
+	b.DropAll(reason)
+	done := make(chan struct{})
+	go func() {
+		for _, s := range b.list() {
+			s.Close()
+		}
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("end sessions: %w", ctx.Err())
+	}
+	if err := b.gate.lock(ctx); err != nil {
+		return fmt.Errorf("end writers: %w", err)
+	}
+	defer b.gate.unlock()
+	var err error
+	if b.writer != nil {
+		err = b.writer.close()
+		b.writer = nil
+	}
+	return errors.Join(err, b.readers.close(), b.empty.close())
+}
+
+// SessionInfo is one row for V$SESSIONS.
+type SessionInfo struct {
+	ID                           uint32
+	User, Database, App, Address string
+	State                        string // idle, active, idle in transaction, idle in transaction (aborted)
+	Waiting                      string // "", write lock, hardened, connection
+	SQL                          string // current or last statement, shortened; never one with a password
+	Start, TxStart, StmtStart    time.Time
+	Statements, Errors           uint64
+	HoldsWriteLock               bool
+}
+
+// Sessions lists the sessions by number.
+func (b *Backend) Sessions() []SessionInfo {
+	var out []SessionInfo
+	for _, s := range b.list() {
+		out = append(out, s.describe())
+	}
+	return out
+}

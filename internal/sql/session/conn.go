@@ -1,0 +1,402 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/sqlitevfs"
+	"datawatch/internal/sql/views"
+)
+
+type connKind uint8
+
+const (
+	readerConn connKind = iota // read only
+	writerConn                 // goes with the write lock, or is owned by a session with TEMP objects
+	emptyConn                  // no database: V$ views only
+)
+
+const (
+	readerCacheKB = 2 << 10
+	writerCacheKB = 32 << 10
+	readerMemory  = 1 << 30 // address space, not memory
+	writerMemory  = 4 << 30
+
+	stmtCacheSize = 128
+	// A connection that wrote more pages than this in one transaction, or ran
+	// one statement longer than this, is replaced: its memory journal, sorter
+	// and hash tables leave memory behind that only closing gives back.
+	wornPages = 8192
+	wornTime  = 3 * time.Second
+)
+
+// conn is a SQLite connection with its prepared statements.
+type conn struct {
+	b     *Backend
+	kind  connKind
+	db    *sqlite3.Conn
+	file  *sqlitevfs.File
+	h     Handle
+	stmts map[string]*cstmt
+	tick  uint64
+	sess  atomic.Pointer[Session] // who uses it, for functions such as current_user()
+	old   bool
+
+	// What the authorizer saw during the last prepare.
+	internal bool // statements of the server itself: nothing is forbidden
+	rec      authRecord
+}
+
+// cstmt is a statement prepared on one connection.
+type cstmt struct {
+	s        *sqlite3.Stmt
+	sql      string
+	params   []int // SQLite's index-1 -> number of $n
+	nparams  int
+	ncols    int
+	readOnly bool
+	rec      authRecord
+	busy     bool
+	cached   bool
+	used     uint64
+}
+
+func (b *Backend) open(kind connKind) (*conn, error) {
+	c := &conn{b: b, kind: kind, stmts: map[string]*cstmt{}, internal: true}
+	var err error
+	cache := readerCacheKB
+	switch kind {
+	case emptyConn:
+		c.db, err = sqlite3.OpenContext(sqlite3.WithMaxMemory(context.Background(), 64<<20), "file:/empty?vfs=memdb")
+		if err != nil {
+			c.db, err = sqlite3.Open(":memory:")
+		}
+	case readerConn:
+		c.h = b.cfg.DB.NewHandle(true)
+		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, true, readerMemory)
+	default:
+		cache = writerCacheKB
+		c.h = b.cfg.DB.NewHandle(false)
+		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, false, writerMemory)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open SQL connection: %w", err)
+	}
+	if err := c.setUp(cache); err != nil {
+		c.db.Close()
+		return nil, fmt.Errorf("set up SQL connection: %w", err)
+	}
+	c.internal = false
+	return c, nil
+}
+
+func (c *conn) setUp(cacheKB int) error {
+	for _, o := range []struct {
+		op sqlite3.DBConfig
+		on bool
+	}{
+		{sqlite3.DBCONFIG_DEFENSIVE, true}, {sqlite3.DBCONFIG_DQS_DML, false}, {sqlite3.DBCONFIG_DQS_DDL, false},
+		{sqlite3.DBCONFIG_ENABLE_FKEY, true},
+	} {
+		if _, err := c.db.Config(o.op, o.on); err != nil {
+			return err
+		}
+	}
+	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=MEMORY; PRAGMA temp_store=MEMORY; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
+	if err != nil {
+		return err
+	}
+	if err := c.functions(); err != nil {
+		return err
+	}
+	if c.b.cfg.Admin != nil {
+		if src := c.b.cfg.Admin.Views(); src != nil {
+			if err := views.Register(c.db, src); err != nil {
+				return err
+			}
+		}
+	}
+	return c.db.SetAuthorizer(c.authorize)
+}
+
+// use gives the connection to a session.
+func (c *conn) use(s *Session) {
+	c.sess.Store(s)
+	c.db.SetInterrupt(s.ctx)
+}
+
+// unuse takes it back; whatever ran is interrupted no more.
+func (c *conn) unuse() {
+	c.db.SetInterrupt(context.Background())
+	c.sess.Store(nil)
+}
+
+// worn reports whether the connection should be replaced.
+func (c *conn) worn() bool { return c.old || c.file != nil && c.file.Written() > wornPages }
+
+func (c *conn) close() error {
+	c.db.SetInterrupt(context.Background())
+	c.stmts = nil
+	var open []*sqlite3.Stmt
+	for st := range c.db.Stmts() {
+		open = append(open, st)
+	}
+	for _, st := range open {
+		st.Close()
+	}
+	return c.db.Close()
+}
+
+// prepare returns the statement from the cache or prepares it. It belongs to
+// the caller until done.
+func (c *conn) prepare(sql string) (*cstmt, error) {
+	c.tick++
+	key := sql
+	if c.internal { // a client must not find what was prepared without the authorizer
+		key = "\x00" + sql
+	}
+	if cs := c.stmts[key]; cs != nil && !cs.busy {
+		cs.busy, cs.used = true, c.tick
+		return cs, nil
+	}
+	c.rec = authRecord{}
+	var st *sqlite3.Stmt
+	var tail string
+	err := guard(func() (e error) { st, tail, e = c.db.Prepare(sql); return e })
+	if err != nil {
+		if c.rec.denied != nil && errors.Is(err, sqlite3.AUTH) {
+			return nil, c.rec.denied
+		}
+		return nil, err
+	}
+	if st == nil {
+		return nil, &sqlapi.Error{Code: "42601", Message: "empty statement"}
+	}
+	if strings.TrimSpace(tail) != "" && !onlyComments(tail) {
+		st.Close()
+		return nil, &sqlapi.Error{Code: "42601", Message: "cannot insert multiple commands into a prepared statement"}
+	}
+	cs := &cstmt{s: st, sql: key, ncols: st.ColumnCount(), readOnly: st.ReadOnly(), rec: c.rec, busy: true, used: c.tick}
+	n := st.BindCount()
+	anonymous := 0
+	for i := 1; i <= n; i++ {
+		k := 0
+		switch name := st.BindName(i); {
+		case name == "":
+			anonymous++
+			k = anonymous
+		case name[0] == '$' || name[0] == '?':
+			for _, d := range name[1:] {
+				if d < '0' || d > '9' {
+					k = -1 << 40
+				}
+				k = k*10 + int(d-'0')
+			}
+		}
+		if k <= 0 {
+			name := st.BindName(i)
+			st.Close()
+			return nil, &sqlapi.Error{Code: "42601", Message: fmt.Sprintf("parameter %s: only $1, $2 ... can be used", name)}
+		}
+		cs.params = append(cs.params, k)
+		cs.nparams = max(cs.nparams, k)
+	}
+	if c.stmts[key] == nil {
+		if len(c.stmts) >= stmtCacheSize {
+			c.evict()
+		}
+		c.stmts[key] = cs
+		cs.cached = true
+	}
+	return cs, nil
+}
+
+func onlyComments(tail string) bool {
+	parts, err := splitStatements(tail)
+	return err == nil && len(parts) == 0
+}
+
+// evict closes the least recently used idle statement.
+func (c *conn) evict() {
+	var worst *cstmt
+	for _, cs := range c.stmts {
+		if !cs.busy && (worst == nil || cs.used < worst.used) {
+			worst = cs
+		}
+	}
+	if worst != nil {
+		delete(c.stmts, worst.sql)
+		worst.s.Close()
+	}
+}
+
+// done resets the statement and gives it back to the cache. The error is that
+// of the statement's last step.
+func (c *conn) done(cs *cstmt) error {
+	err := cs.s.Reset()
+	cs.busy = false
+	if !cs.cached {
+		cs.s.Close()
+	}
+	return err
+}
+
+// forget closes a statement that is not to be used again.
+func (c *conn) forget(cs *cstmt) {
+	if cs.cached {
+		delete(c.stmts, cs.sql)
+		cs.cached = false
+	}
+	c.done(cs)
+}
+
+// run executes an internal statement without parameters or result.
+func (c *conn) run(sql string) error {
+	c.internal = true
+	cs, err := c.prepare(sql)
+	c.internal = false
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return cs.s.Exec() })
+	cs.busy = false
+	return err
+}
+
+// rollback ends whatever transaction the connection is in.
+func (c *conn) rollback() error {
+	if c.db.GetAutocommit() {
+		return nil
+	}
+	ctx := c.db.SetInterrupt(context.Background())
+	defer c.db.SetInterrupt(ctx)
+	return c.run("ROLLBACK")
+}
+
+// bind sets the parameters.
+func (cs *cstmt) bind(params []sqlapi.Value) error {
+	for i, k := range cs.params {
+		var err error
+		if k > len(params) {
+			return &sqlapi.Error{Code: "42P02", Message: fmt.Sprintf("there is no parameter $%d", k)}
+		}
+		switch v := &params[k-1]; v.Kind {
+		case sqlapi.Integer:
+			err = cs.s.BindInt64(i+1, v.Int)
+		case sqlapi.Float:
+			err = cs.s.BindFloat(i+1, v.Float)
+		case sqlapi.Text:
+			if v.Bytes == nil {
+				err = cs.s.BindText(i+1, "")
+			} else {
+				err = cs.s.BindRawText(i+1, v.Bytes)
+			}
+		case sqlapi.Blob:
+			if v.Bytes == nil {
+				err = cs.s.BindZeroBlob(i+1, 0)
+			} else {
+				err = cs.s.BindBlob(i+1, v.Bytes)
+			}
+		default:
+			err = cs.s.BindNull(i + 1)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step advances the statement; the error is final.
+func (c *conn) step(cs *cstmt) (more bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.old = true
+			more, err = false, panicked(r)
+		}
+	}()
+	if cs.s.Step() {
+		return true, nil
+	}
+	return false, cs.s.Err()
+}
+
+// guard turns the binding's panic when memory is exhausted into an error.
+func guard(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicked(r)
+		}
+	}()
+	return fn()
+}
+
+func panicked(r any) error {
+	if e, ok := r.(error); ok && strings.Contains(e.Error(), "out of memory") {
+		return &sqlapi.Error{Code: "53200", Message: "out of memory", Detail: "The statement needs more memory than one connection may use."}
+	}
+	panic(r)
+}
+
+// Row: the current row of a prepared statement.
+type stmtRow struct{ s *sqlite3.Stmt }
+
+func (r stmtRow) Kind(i int) sqlapi.Kind { return kindOf(r.s.ColumnType(i)) }
+func (r stmtRow) Int64(i int) int64      { return r.s.ColumnInt64(i) }
+func (r stmtRow) Float64(i int) float64  { return r.s.ColumnFloat(i) }
+func (r stmtRow) Bytes(i int) []byte {
+	if r.s.ColumnType(i) == sqlite3.BLOB {
+		return r.s.ColumnRawBlob(i)
+	}
+	return r.s.ColumnRawText(i)
+}
+
+func kindOf(t sqlite3.Datatype) sqlapi.Kind {
+	switch t {
+	case sqlite3.INTEGER:
+		return sqlapi.Integer
+	case sqlite3.FLOAT:
+		return sqlapi.Float
+	case sqlite3.TEXT:
+		return sqlapi.Text
+	case sqlite3.BLOB:
+		return sqlapi.Blob
+	}
+	return sqlapi.Null
+}
+
+// valueRow is a row kept in memory.
+type valueRow []sqlapi.Value
+
+func (r valueRow) Kind(i int) sqlapi.Kind { return r[i].Kind }
+func (r valueRow) Int64(i int) int64      { return r[i].Int }
+func (r valueRow) Float64(i int) float64  { return r[i].Float }
+func (r valueRow) Bytes(i int) []byte     { return r[i].Bytes }
+
+// copyRow keeps the current row of st.
+func copyRow(st *sqlite3.Stmt, n int) valueRow {
+	row := make(valueRow, n)
+	for i := range row {
+		v := &row[i]
+		switch v.Kind = kindOf(st.ColumnType(i)); v.Kind {
+		case sqlapi.Integer:
+			v.Int = st.ColumnInt64(i)
+			v.Bytes = append([]byte(nil), st.ColumnRawText(i)...)
+		case sqlapi.Float:
+			v.Float = st.ColumnFloat(i)
+			v.Bytes = append([]byte(nil), st.ColumnRawText(i)...)
+		case sqlapi.Text:
+			v.Bytes = append([]byte{}, st.ColumnRawText(i)...)
+		case sqlapi.Blob:
+			v.Bytes = append([]byte{}, st.ColumnRawBlob(i)...)
+		}
+	}
+	return row
+}

@@ -1,0 +1,169 @@
+package session
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// timeLayout is how times are stored and shown; it sorts, and SQLite's date
+// functions and CURRENT_TIMESTAMP use the same form.
+const timeLayout = "2006-01-02 15:04:05.000000"
+
+// versionText is what version() answers: drivers look for the first two words.
+const versionText = "PostgreSQL " + serverVersion + " (Datawatch, on SQLite)"
+
+// functions registers PostgreSQL's functions that clients ask for. Those that
+// depend on the session look it up on the connection.
+func (c *conn) functions() error {
+	type f = sqlite3.ScalarFunction
+	text := func(get func(s *Session) string) f {
+		return func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			if s := c.sess.Load(); s != nil {
+				ctx.ResultText(get(s))
+			} else {
+				ctx.ResultText("")
+			}
+		}
+	}
+	user := text(func(s *Session) string { return s.vars.user })
+	database := text(func(s *Session) string { return s.b.cfg.DatabaseName })
+	now := text(func(s *Session) string { return s.now().UTC().Format(timeLayout) })
+	length := func(ctx sqlite3.Context, a ...sqlite3.Value) {
+		if a[0].Type() == sqlite3.NULL {
+			ctx.ResultNull()
+			return
+		}
+		ctx.ResultInt(len([]rune(a[0].Text())))
+	}
+	const inn, det = sqlite3.INNOCUOUS, sqlite3.INNOCUOUS | sqlite3.DETERMINISTIC
+	for _, d := range []struct {
+		name string
+		n    int
+		flag sqlite3.FunctionFlag
+		fn   f
+	}{
+		{"current_user", 0, inn, user}, {"session_user", 0, inn, user}, {"current_role", 0, inn, user},
+		{"current_database", 0, inn, database}, {"current_catalog", 0, inn, database},
+		{"current_schema", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText("public") }},
+		{"version", 0, det, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText(versionText) }},
+		{"now", 0, inn, now}, {"transaction_timestamp", 0, inn, now}, {"statement_timestamp", 0, inn, now},
+		{"clock_timestamp", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			ctx.ResultText(time.Now().UTC().Format(timeLayout))
+		}},
+		{"pg_is_in_recovery", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultBool(c.b.standby()) }},
+		{"pg_backend_pid", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			if s := c.sess.Load(); s != nil {
+				ctx.ResultInt64(int64(s.id))
+			}
+		}},
+		{"pg_postmaster_start_time", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			ctx.ResultText(c.b.started.UTC().Format(timeLayout))
+		}},
+		{"current_setting", 1, inn, c.currentSetting}, {"current_setting", 2, inn, c.currentSetting},
+		{"set_config", 3, sqlite3.DIRECTONLY, c.setConfig},
+		{"pg_sleep", 1, sqlite3.DIRECTONLY, c.sleep},
+		{"char_length", 1, det, length}, {"character_length", 1, det, length},
+		{"gen_random_uuid", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			var u [16]byte
+			rand.Read(u[:])
+			u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+			h := hex.EncodeToString(u[:])
+			ctx.ResultText(h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:])
+		}},
+		{"dw_bool", 1, det, castBool}, {"dw_bytea", 1, det, castBytea},
+	} {
+		if err := c.db.CreateFunction(d.name, d.n, d.flag, d.fn); err != nil {
+			return fmt.Errorf("register function %s: %w", d.name, err)
+		}
+	}
+	return nil
+}
+
+func (c *conn) currentSetting(ctx sqlite3.Context, a ...sqlite3.Value) {
+	s := c.sess.Load()
+	if s == nil {
+		return
+	}
+	v, ok := s.lookup(a[0].Text())
+	switch {
+	case ok:
+		ctx.ResultText(v)
+	case len(a) > 1 && a[1].Bool():
+		ctx.ResultNull()
+	default:
+		ctx.ResultError(functionError{unrecognized(a[0].Text()).Error()})
+	}
+}
+
+// functionError is an error that becomes the statement's message.
+type functionError struct{ msg string }
+
+func (e functionError) Error() string { return e.msg }
+
+func (c *conn) setConfig(ctx sqlite3.Context, a ...sqlite3.Value) {
+	s := c.sess.Load()
+	if s == nil {
+		return
+	}
+	if err := s.assign(a[0].Text(), a[1].Text(), false, a[2].Bool()); err != nil {
+		ctx.ResultError(functionError{err.Error()})
+		return
+	}
+	ctx.ResultText(s.show(a[0].Text()))
+}
+
+// sleep is pg_sleep: it can be interrupted.
+func (c *conn) sleep(ctx sqlite3.Context, a ...sqlite3.Value) {
+	t := time.NewTimer(time.Duration(a[0].Float() * float64(time.Second)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		ctx.ResultText("")
+	case <-c.db.GetInterrupt().Done():
+		ctx.ResultError(sqlite3.INTERRUPT)
+	}
+}
+
+// castBool is ::bool.
+func castBool(ctx sqlite3.Context, a ...sqlite3.Value) {
+	switch v := a[0]; v.Type() {
+	case sqlite3.NULL:
+		ctx.ResultNull()
+	case sqlite3.INTEGER, sqlite3.FLOAT:
+		ctx.ResultBool(v.Float() != 0)
+	default:
+		b, err := boolean(strings.TrimSpace(v.Text()))
+		if err != nil {
+			ctx.ResultError(functionError{fmt.Sprintf("invalid input syntax for type boolean: %q", v.Text())})
+			return
+		}
+		ctx.ResultBool(b == "on")
+	}
+}
+
+// castBytea is ::bytea: \x and hexadecimal digits, or the bytes themselves.
+func castBytea(ctx sqlite3.Context, a ...sqlite3.Value) {
+	switch v := a[0]; v.Type() {
+	case sqlite3.NULL:
+		ctx.ResultNull()
+	case sqlite3.BLOB:
+		ctx.ResultValue(v)
+	default:
+		t := v.Text()
+		if strings.HasPrefix(t, `\x`) {
+			b, err := hex.DecodeString(t[2:])
+			if err != nil {
+				ctx.ResultError(functionError{"invalid hexadecimal data"})
+				return
+			}
+			ctx.ResultBlob(b)
+			return
+		}
+		ctx.ResultBlob([]byte(t))
+	}
+}

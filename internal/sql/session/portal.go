@@ -1,0 +1,521 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+)
+
+// Portal implements sqlapi.Portal.
+type Portal struct {
+	st     *Stmt
+	s      *Session
+	params []sqlapi.Value
+	cur    *cursor // rows that are still to come
+	count  int64
+	cols   []sqlapi.Column // when more exact than the statement's
+	ran    bool
+}
+
+// cursor is a half-read result: on a connection it holds, or in memory.
+type cursor struct {
+	s       *Session
+	c       *conn
+	cs      *cstmt
+	primed  bool // the current row was not delivered yet
+	release bool // c goes back to the pool at the end
+	rows    []valueRow
+	err     error
+}
+
+// Columns implements sqlapi.Portal. In a simple query, where values travel as
+// text whatever their type, expressions without a declared type take that of
+// the first row: the query is started for that.
+func (p *Portal) Columns() []sqlapi.Column {
+	st := p.st
+	s := p.s
+	if p.cols != nil {
+		return p.cols
+	}
+	if len(st.guessed) == 0 || st.write || st.p.ForUpdate || p.ran {
+		return st.cols
+	}
+	if s.enter(context.WithoutCancel(context.Background())) != nil {
+		return st.cols
+	}
+	defer s.leave()
+	if s.simple <= 0 || s.tx.failed {
+		return st.cols
+	}
+	cur, err := p.open()
+	if err != nil {
+		p.cur = &cursor{s: s, err: err}
+		return st.cols
+	}
+	p.cur, p.ran = cur, true
+	s.track(cur)
+	more, err := cur.next()
+	if err != nil {
+		err = s.mapError(err, st)
+		cur.close()
+		cur.err = err
+		return st.cols
+	}
+	cur.primed = more
+	p.cols = append([]sqlapi.Column(nil), st.cols...)
+	for _, i := range st.guessed {
+		if !more {
+			break
+		}
+		oid := uint32(dialect.Text)
+		switch cur.cs.s.ColumnType(i) {
+		case sqlite3.INTEGER:
+			oid = dialect.Int8
+		case sqlite3.FLOAT:
+			oid = dialect.Float8
+		case sqlite3.BLOB:
+			oid = dialect.Bytea
+		}
+		p.cols[i].OID, p.cols[i].Size = oid, sizeOf(oid)
+	}
+	return p.cols
+}
+
+// Close implements sqlapi.Portal.
+func (p *Portal) Close() {
+	if p.cur == nil {
+		return
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.cur.close()
+	p.cur = nil
+}
+
+// Run implements sqlapi.Portal.
+func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) error) (tag string, suspended bool, err error) {
+	s := p.s
+	if err := s.enter(ctx); err != nil {
+		return "", false, err
+	}
+	defer s.leave()
+	s.begun(p.st.text())
+	s.timeout()
+	defer s.finished()
+	tag, suspended, err = p.run(maxRows, row)
+	if err != nil {
+		if p.cur != nil {
+			p.cur.close()
+		}
+		err = s.fail(err, p.st)
+	}
+	if s.simple > 0 && !suspended {
+		if s.simple--; s.simple == 0 && err == nil && s.tx.active && s.tx.implicit {
+			if err = s.fail(s.commit(), nil); err != nil {
+				tag = ""
+			}
+		}
+	}
+	if e := s.ended(); e != nil && err == nil && s.term.Load() != nil {
+		err = e
+	}
+	return tag, suspended, err
+}
+
+// text is the statement for V$SESSIONS; never one with a password.
+func (st *Stmt) text() string {
+	if st.p.Kind == dialect.AlterUser {
+		return "ALTER USER " + st.p.Name
+	}
+	return st.p.Text
+}
+
+func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, error) {
+	s, st := p.s, p.st
+	if s.tx.failed && !endsFailed(st.p.Kind) {
+		return "", false, abortedError(s.tx.reason)
+	}
+	if p.cur != nil {
+		return p.fetch(maxRows, row)
+	}
+	if p.ran {
+		return "", false, &sqlapi.Error{Code: "55000", Message: "portal cannot be run any more"}
+	}
+	p.ran = true
+	if st.p.Kind != dialect.SQL {
+		if st.p.Kind == dialect.Empty {
+			return "", false, nil
+		}
+		tag, err := s.utility(p, row)
+		return tag, false, err
+	}
+	if st.write || st.p.Temp {
+		return p.write(maxRows, row)
+	}
+	cur, err := p.open()
+	if err != nil {
+		return "", false, err
+	}
+	p.cur = cur
+	s.track(cur)
+	return p.fetch(maxRows, row)
+}
+
+// open starts a reading statement on the connection it belongs to.
+func (p *Portal) open() (*cursor, error) {
+	s, st := p.s, p.st
+	c, release, err := s.readConn(st)
+	if err != nil {
+		return nil, err
+	}
+	s.tx.ran = true
+	cur := &cursor{s: s, c: c, release: release}
+	cs, err := c.prepare(st.p.SQL)
+	if err != nil {
+		cur.close()
+		return nil, s.notHere(c, st.p, err)
+	}
+	cur.cs = cs
+	if err := cs.bind(p.params); err != nil {
+		cur.close()
+		return nil, err
+	}
+	if cs.ncols != len(st.cols) {
+		cur.close()
+		return nil, planChanged()
+	}
+	return cur, nil
+}
+
+func planChanged() error {
+	return &sqlapi.Error{Code: "0A000", Message: "cached plan must not change result type",
+		Hint: "A table of the statement was altered; prepare it again."}
+}
+
+// readConn is the connection for a statement that does not write.
+func (s *Session) readConn(st *Stmt) (c *conn, release bool, err error) {
+	if !s.b.tables() && s.tx.c == nil {
+		if st.p.ForUpdate {
+			return nil, false, s.b.notOpen()
+		}
+		c, err := s.b.empty.get(s.ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		c.use(s)
+		return c, true, nil
+	}
+	switch {
+	case st.p.ForUpdate:
+		if s.b.standby() {
+			return nil, false, readOnlyError("standby", "SELECT FOR UPDATE")
+		}
+		if s.tx.active && s.tx.readOnly {
+			return nil, false, readOnlyError("", "SELECT FOR UPDATE")
+		}
+		if !s.tx.active {
+			break // nothing would be held after the statement
+		}
+		c, err := s.writeTx(st.p.NoWait)
+		return c, false, err
+	case s.tx.c != nil:
+		s.tx.c.use(s)
+		return s.tx.c, false, nil
+	case s.tx.snapshot() && (s.tx.readOnly || s.b.standby()):
+		c, err := s.pin()
+		return c, false, err
+	case s.tx.snapshot():
+		c, err := s.writeTx(false)
+		return c, false, err
+	}
+	if s.own != nil {
+		s.own.use(s)
+		return s.own, true, nil
+	}
+	c, err = s.reader()
+	return c, true, err
+}
+
+// fetch delivers rows, up to maxRows.
+func (p *Portal) fetch(maxRows int, row func(sqlapi.Row) error) (string, bool, error) {
+	cur := p.cur
+	if cur.err != nil {
+		p.cur = nil
+		return "", false, cur.err
+	}
+	n := 0
+	for maxRows == 0 || n < maxRows {
+		r, err := cur.row()
+		if err != nil {
+			return "", false, err
+		}
+		if r == nil {
+			err := cur.close()
+			p.cur = nil
+			if err != nil {
+				return "", false, err
+			}
+			return p.st.tag(p.count), false, nil
+		}
+		n++
+		p.count++
+		if err := row(r); err != nil {
+			return "", false, err
+		}
+	}
+	// Something is open: it must not get in the way of what the session does
+	// next, so only a pooled reader keeps its place in the result.
+	if cur.cs != nil && !(cur.release && cur.c.kind == readerConn) {
+		if err := cur.materialise(); err != nil {
+			return "", false, err
+		}
+	}
+	if cur.cs == nil && len(cur.rows) == 0 {
+		cur.close()
+		p.cur = nil
+		return p.st.tag(p.count), false, nil
+	}
+	return "", true, nil
+}
+
+func (st *Stmt) tag(n int64) string {
+	switch st.p.Tag {
+	case "SELECT", "EXPLAIN", "PRAGMA":
+		return "SELECT " + strconv.FormatInt(n, 10)
+	case "INSERT":
+		return "INSERT 0 " + strconv.FormatInt(n, 10)
+	}
+	if st.p.Rows {
+		return st.p.Tag + " " + strconv.FormatInt(n, 10)
+	}
+	return st.p.Tag
+}
+
+// row returns the next row, nil at the end.
+func (cur *cursor) row() (sqlapi.Row, error) {
+	if cur.cs == nil {
+		if len(cur.rows) == 0 {
+			return nil, nil
+		}
+		r := cur.rows[0]
+		cur.rows = cur.rows[1:]
+		return r, nil
+	}
+	if cur.primed {
+		cur.primed = false
+		return stmtRow{cur.cs.s}, nil
+	}
+	more, err := cur.next()
+	if err != nil || !more {
+		return nil, err
+	}
+	return stmtRow{cur.cs.s}, nil
+}
+
+func (cur *cursor) next() (bool, error) {
+	cur.c.db.SetInterrupt(cur.s.ctx)
+	more, err := cur.c.step(cur.cs)
+	if err != nil {
+		if cur.c.file != nil {
+			err = cur.s.storeError(cur.c, err)
+		}
+		return false, err
+	}
+	if more && cur.cs.s.DataCount() != cur.cs.ncols {
+		return false, planChanged()
+	}
+	return more, nil
+}
+
+// materialise reads the rest into memory and lets the connection go.
+func (cur *cursor) materialise() error {
+	var rows []valueRow
+	if cur.primed {
+		rows = append(rows, copyRow(cur.cs.s, cur.cs.ncols))
+		cur.primed = false
+	}
+	for {
+		more, err := cur.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		rows = append(rows, copyRow(cur.cs.s, cur.cs.ncols))
+	}
+	err := cur.close()
+	cur.rows = rows
+	return err
+}
+
+// track remembers an open cursor, to be closed with its transaction.
+func (s *Session) track(cur *cursor) {
+	if s.cursors == nil {
+		s.cursors = map[*cursor]struct{}{}
+	}
+	s.cursors[cur] = struct{}{}
+}
+
+func (s *Session) closeCursors() {
+	for cur := range s.cursors {
+		cur.close()
+		if cur.err == nil {
+			cur.err = &sqlapi.Error{Code: "34000", Message: "portal does not exist: its transaction has ended"}
+		}
+	}
+}
+
+// close ends the statement and gives the connection back. It may be called
+// again.
+func (cur *cursor) close() error {
+	delete(cur.s.cursors, cur)
+	cur.rows = nil
+	if cur.c == nil {
+		return nil
+	}
+	c := cur.c
+	if cur.cs != nil {
+		c.done(cur.cs)
+		cur.cs = nil
+	}
+	cur.c = nil
+	if cur.release {
+		cur.s.giveBack(c)
+	}
+	return nil
+}
+
+// write runs a statement that changes something.
+func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, error) {
+	s, st := p.s, p.st
+	if s.tx.active && s.tx.readOnly && st.main {
+		return "", false, readOnlyError("", st.p.Tag)
+	}
+	if s.b.standby() && st.main {
+		return "", false, readOnlyError("standby", st.p.Tag)
+	}
+	if !s.b.tables() {
+		return "", false, s.b.notOpen()
+	}
+	if st.p.Temp {
+		if err := s.ensureOwn(); err != nil {
+			return "", false, err
+		}
+	}
+	var rows []valueRow
+	var n int64
+	var err error
+	switch {
+	case !st.main && s.own != nil && (s.b.standby() || s.tx.readOnly || !s.tx.active):
+		rows, n, err = p.writeTemp()
+	case s.tx.active || s.simple != 1:
+		if !s.tx.active { // a series: it commits at Sync
+			s.begin(dialect.Modes{}, true)
+		}
+		var c *conn
+		if c, err = s.writeTx(false); err == nil {
+			c.use(s)
+			rows, n, err = p.exec(c)
+		}
+	default:
+		rows, n, err = p.autocommit()
+	}
+	if err != nil {
+		return "", false, err
+	}
+	p.count = 0
+	if st.cols == nil {
+		return st.tag(n), false, nil
+	}
+	p.cur = &cursor{s: s, rows: rows}
+	s.track(p.cur)
+	tag, suspended, err := p.fetch(maxRows, row)
+	return tag, suspended, err
+}
+
+// autocommit runs the statement as a transaction of its own: lock, run, unlock,
+// wait until it is hardened.
+func (p *Portal) autocommit() ([]valueRow, int64, error) {
+	s := p.s
+	if s.vars.get("default_transaction_read_only") == "on" && p.st.main {
+		return nil, 0, readOnlyError("", p.st.p.Tag)
+	}
+	c, err := s.lockWrite(s.own, false)
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, n, err := p.exec(c)
+	lsn := s.unlockWrite(c)
+	if err != nil {
+		return nil, 0, err
+	}
+	return rows, n, s.waitHardened(lsn)
+}
+
+// writeTemp changes temporary tables only: no lock, nothing to harden.
+func (p *Portal) writeTemp() ([]valueRow, int64, error) {
+	s := p.s
+	c := s.own
+	c.use(s)
+	if s.tx.active && s.tx.c == nil {
+		if _, err := s.pin(); err != nil {
+			return nil, 0, err
+		}
+	}
+	rows, n, err := p.exec(c)
+	if s.tx.c != c {
+		c.unuse()
+	}
+	return rows, n, err
+}
+
+// exec runs a writing statement to its end; its rows are kept.
+func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
+	s, st := p.s, p.st
+	s.tx.ran = true
+	cs, err := c.prepare(st.p.SQL)
+	if err != nil {
+		return nil, 0, err
+	}
+	if cs.ncols != len(st.cols) {
+		c.done(cs)
+		return nil, 0, planChanged()
+	}
+	if err := cs.bind(p.params); err != nil {
+		c.done(cs)
+		return nil, 0, err
+	}
+	before := int64(0)
+	if !st.p.Rows {
+		before = c.db.TotalChanges()
+	}
+	for {
+		var more bool
+		if more, err = c.step(cs); err != nil || !more {
+			break
+		}
+		rows = append(rows, copyRow(cs.s, cs.ncols))
+	}
+	if err == nil {
+		if st.p.Rows {
+			n = c.db.Changes()
+		} else {
+			n = c.db.TotalChanges() - before
+		}
+	} else if c.file != nil {
+		err = s.storeError(c, err)
+	}
+	c.done(cs)
+	if err != nil && errors.Is(err, sqlite3.BUSY_SNAPSHOT) {
+		// Cannot happen while the write lock is held; never shown as such.
+		err = fmt.Errorf("internal: stale snapshot under the write lock: %w", err)
+	}
+	return rows, n, err
+}

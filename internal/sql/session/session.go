@@ -1,0 +1,438 @@
+package session
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+)
+
+// Session implements sqlapi.Session.
+type Session struct {
+	b      *Backend
+	id     uint32
+	info   sqlapi.Info
+	notify sqlapi.Notify
+	start  time.Time
+
+	// mu is held while a method works, and by whoever rolls an idle session back.
+	mu      sync.Mutex
+	vars    *vars
+	tx      txn
+	own     *conn // the session's connection, once it has TEMP objects
+	cursors map[*cursor]struct{}
+	simple  int // statements of the simple query that are still to come, -1: none under way
+	closed  bool
+	modeGen uint64
+	idle    *time.Timer
+	txTime  time.Time // now() inside a transaction
+
+	// Interruption.
+	cmu     sync.Mutex
+	ctx     context.Context // of the running statement; replaced after it was cancelled
+	cancel  context.CancelCauseFunc
+	running bool
+	linked  context.Context // whose end interrupts the running statement
+	unlink  func() bool
+	timer   *time.Timer // statement_timeout
+
+	term   atomic.Pointer[sqlapi.Error]
+	done   chan struct{}
+	once   sync.Once
+	status atomic.Uint32 // sqlapi.TxStatus
+
+	// For V$SESSIONS.
+	smu                          sync.Mutex
+	sql                          string
+	waiting                      string
+	stmtStart                    time.Time
+	active, holds                bool
+	statements, errs             uint64
+}
+
+var errCancelled = &sqlapi.Error{Code: "57014", Message: "canceling statement due to user request"}
+
+func (s *Session) renew() {
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+}
+
+// enter begins a method call; every enter that returns nil needs a leave.
+func (s *Session) enter(ctx context.Context) error {
+	s.mu.Lock()
+	if e := s.ended(); e != nil {
+		s.mu.Unlock()
+		return e
+	}
+	if s.idle != nil {
+		s.idle.Stop()
+		s.idle = nil
+	}
+	s.cmu.Lock()
+	if s.ctx.Err() != nil {
+		s.renew()
+	}
+	s.running = true
+	if ctx != s.linked {
+		if s.unlink != nil {
+			s.unlink()
+			s.unlink = nil
+		}
+		s.linked = ctx
+		if ctx.Done() != nil {
+			s.unlink = context.AfterFunc(ctx, func() { s.interrupt(errCancelled) })
+		}
+	}
+	gone := ctx.Err() != nil
+	s.cmu.Unlock()
+	if gone {
+		s.leave()
+		return errCancelled
+	}
+	if g := s.b.modeGen.Load(); g != s.modeGen {
+		s.modeGen = g
+		s.announceMode()
+	}
+	return nil
+}
+
+// leave ends a method call.
+func (s *Session) leave() {
+	s.cmu.Lock()
+	s.running = false
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	s.cmu.Unlock()
+	if s.tx.active && !s.closed {
+		s.watchIdle()
+	}
+	s.setWaiting("")
+	s.mu.Unlock()
+}
+
+// ended returns the reason when the session is over.
+func (s *Session) ended() error {
+	if e := s.term.Load(); e != nil {
+		return e
+	}
+	if s.closed {
+		return &sqlapi.Error{Severity: "FATAL", Code: "08003", Message: "the session is closed"}
+	}
+	return nil
+}
+
+// interrupt cancels the running statement, if there is one.
+func (s *Session) interrupt(e *sqlapi.Error) {
+	s.cmu.Lock()
+	defer s.cmu.Unlock()
+	if s.running {
+		s.cancel(e)
+	}
+}
+
+// timeout arms statement_timeout for the running statement.
+func (s *Session) timeout() {
+	d := s.vars.duration("statement_timeout")
+	if d <= 0 {
+		return
+	}
+	ctx, cancel := s.ctx, s.cancel
+	s.cmu.Lock()
+	s.timer = time.AfterFunc(d, func() {
+		s.cmu.Lock()
+		defer s.cmu.Unlock()
+		if s.running && s.ctx == ctx {
+			cancel(&sqlapi.Error{Code: "57014", Message: "canceling statement due to statement timeout"})
+		}
+	})
+	s.cmu.Unlock()
+}
+
+// watchIdle limits how long the open transaction may stay idle: as long as
+// idle_in_transaction_session_timeout says, and, since a holder of the write
+// lock blocks every other writer, never without limit for one.
+func (s *Session) watchIdle() {
+	d := s.vars.duration("idle_in_transaction_session_timeout")
+	if d <= 0 && s.tx.locked {
+		d = s.b.cfg.IdleInWrite
+	}
+	if d <= 0 {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.idle != t {
+			return
+		}
+		s.idle = nil
+		s.rollbackTx()
+		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: "25P03", Message: "terminating connection due to idle-in-transaction timeout"})
+	})
+	s.idle = t
+}
+
+// rollbackNow interrupts the session and rolls its transaction back; the
+// client learns at its next statement.
+func (s *Session) rollbackNow(reason string) {
+	s.cmu.Lock()
+	if s.running && s.waitingFor() != waitHardened && s.waitingFor() != waitAdmin {
+		s.cancel(&sqlapi.Error{Code: "57014", Message: "canceling statement: " + reason})
+	}
+	waits := s.running && (s.waitingFor() == waitHardened || s.waitingFor() == waitAdmin)
+	s.cmu.Unlock()
+	if waits {
+		return // it holds no lock and no snapshot
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.tx.active && len(s.cursors) == 0 {
+		return
+	}
+	open := s.tx.active && !s.tx.implicit
+	s.rollbackTx()
+	if open {
+		s.tx.active, s.tx.failed, s.tx.reason = true, true, reason
+		s.setStatus()
+	}
+}
+
+// Terminate implements sqlapi.Session.
+func (s *Session) Terminate(e *sqlapi.Error) {
+	if e.Severity == "" {
+		x := *e
+		x.Severity = "FATAL"
+		e = &x
+	}
+	s.once.Do(func() {
+		s.term.Store(e)
+		s.cmu.Lock()
+		s.cancel(e)
+		s.cmu.Unlock()
+		close(s.done)
+		go func() { // an idle session must not keep its locks
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !s.closed {
+				s.rollbackTx()
+			}
+		}()
+	})
+}
+
+// Cancel implements sqlapi.Session.
+func (s *Session) Cancel() { s.interrupt(errCancelled) }
+
+// Done implements sqlapi.Session.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Close implements sqlapi.Session.
+func (s *Session) Close() {
+	s.interrupt(errCancelled)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.rollbackTx()
+	s.closed = true
+	if s.own != nil {
+		s.own.close()
+		s.own = nil
+	}
+	if s.idle != nil {
+		s.idle.Stop()
+	}
+	s.cmu.Lock()
+	if s.unlink != nil {
+		s.unlink()
+	}
+	s.cmu.Unlock()
+	s.b.mu.Lock()
+	delete(s.b.sessions, s.id)
+	s.b.mu.Unlock()
+}
+
+// Split implements sqlapi.Session.
+func (s *Session) Split(sql string) ([]string, error) {
+	parts, err := dialect.Split(sql)
+	if err != nil {
+		return nil, syntaxError(sql, err)
+	}
+	s.mu.Lock()
+	s.simple = len(parts)
+	s.mu.Unlock()
+	return parts, nil
+}
+
+// TxStatus implements sqlapi.Session.
+func (s *Session) TxStatus() sqlapi.TxStatus {
+	if st := s.status.Load(); st != 0 {
+		return sqlapi.TxStatus(st)
+	}
+	return sqlapi.TxIdle
+}
+
+func (s *Session) setStatus() {
+	st := sqlapi.TxIdle
+	switch {
+	case !s.tx.active || s.tx.implicit:
+	case s.tx.failed:
+		st = sqlapi.TxFailed
+	default:
+		st = sqlapi.TxActive
+	}
+	s.status.Store(uint32(st))
+}
+
+// Sync implements sqlapi.Session.
+func (s *Session) Sync(ctx context.Context, failed bool) error {
+	if s.TxStatus() == sqlapi.TxIdle && s.term.Load() == nil {
+		// Nothing to end: the common case needs no interruption machinery.
+		s.mu.Lock()
+		if !s.tx.active && len(s.cursors) == 0 {
+			s.simple = 0
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+	}
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	s.simple = 0
+	if s.tx.active && !s.tx.implicit {
+		return nil
+	}
+	s.closeCursors()
+	if !s.tx.active {
+		return nil
+	}
+	if failed || s.tx.failed {
+		s.rollbackTx()
+		return nil
+	}
+	return s.fail(s.commit(), nil)
+}
+
+// announceMode tells the client's driver what changed with the database's role.
+func (s *Session) announceMode() {
+	if s.notify == nil {
+		return
+	}
+	on := onOff(s.b.standby())
+	if s.vars.hotStandby != on {
+		s.vars.hotStandby = on
+		s.notify.ParameterChanged("in_hot_standby", on)
+		if !s.vars.isSet("default_transaction_read_only") {
+			s.notify.ParameterChanged("default_transaction_read_only", on)
+		}
+	}
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// Parameters implements sqlapi.Session.
+func (s *Session) Parameters() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vars.hotStandby = onOff(s.b.standby())
+	m := map[string]string{}
+	for _, p := range reported {
+		m[p] = s.show(p)
+	}
+	return m
+}
+
+// fail maps an error for the client and notes what it means for the
+// transaction: everything until ROLLBACK is refused.
+func (s *Session) fail(err error, st *Stmt) error {
+	if err == nil {
+		return nil
+	}
+	e := s.mapError(err, st)
+	s.smu.Lock()
+	s.errs++
+	s.smu.Unlock()
+	switch {
+	case s.tx.active && s.tx.implicit:
+		s.rollbackTx()
+	case s.tx.active && !s.tx.failed:
+		s.tx.failed = true
+		if len(s.tx.saves) == 0 {
+			s.releaseTx() // nothing can be saved: let other writers go on
+		}
+		s.setStatus()
+	}
+	return e
+}
+
+const (
+	waitLock     = "write lock"
+	waitHardened = "hardened"
+	waitConn     = "connection"
+	waitAdmin    = "administration"
+)
+
+func (s *Session) setWaiting(w string) {
+	s.smu.Lock()
+	s.waiting = w
+	s.smu.Unlock()
+}
+
+func (s *Session) waitingFor() string {
+	s.smu.Lock()
+	defer s.smu.Unlock()
+	return s.waiting
+}
+
+// begun notes the start of a statement for V$SESSIONS.
+func (s *Session) begun(text string) {
+	if len(text) > 1000 {
+		text = strings.ToValidUTF8(text[:1000], "")
+	}
+	now := time.Now()
+	s.smu.Lock()
+	s.sql, s.stmtStart, s.active = text, now, true
+	s.statements++
+	s.smu.Unlock()
+	if !s.tx.active {
+		s.txTime = now
+	}
+}
+
+func (s *Session) finished() {
+	s.smu.Lock()
+	s.active, s.holds = false, s.tx.locked
+	s.smu.Unlock()
+}
+
+func (s *Session) describe() SessionInfo {
+	st := s.TxStatus()
+	s.smu.Lock()
+	defer s.smu.Unlock()
+	i := SessionInfo{ID: s.id, User: s.info.User, Database: s.info.Database, App: s.info.App, Address: s.info.RemoteAddr,
+		State: "idle", Waiting: s.waiting, SQL: s.sql, Start: s.start, StmtStart: s.stmtStart,
+		Statements: s.statements, Errors: s.errs, HoldsWriteLock: s.holds}
+	switch {
+	case s.active:
+		i.State = "active"
+	case st == sqlapi.TxActive:
+		i.State = "idle in transaction"
+	case st == sqlapi.TxFailed:
+		i.State = "idle in transaction (aborted)"
+	}
+	return i
+}

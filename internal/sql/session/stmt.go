@@ -1,0 +1,299 @@
+package session
+
+import (
+	"context"
+	"strings"
+
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+)
+
+// Stmt implements sqlapi.Stmt. It holds no connection.
+type Stmt struct {
+	s       *Session
+	p       *parsed
+	cols    []sqlapi.Column
+	guessed []int // columns whose type is not known before the first row
+	oids    []uint32
+	write   bool // it writes something
+	main    bool // it writes the database, not only temporary tables
+}
+
+// Prepare implements sqlapi.Session.
+func (s *Session) Prepare(ctx context.Context, sql string, paramOIDs []uint32) (sqlapi.Stmt, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	st, err := s.prepare(sql, paramOIDs)
+	if err != nil {
+		return nil, s.fail(err, st)
+	}
+	return st, nil
+}
+
+func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
+	st := &Stmt{s: s}
+	p, err := s.b.parsed.parse(sql)
+	if err != nil {
+		st.p = &parsed{Statement: &dialect.Statement{Text: sql, SQL: sql}}
+		return st, err
+	}
+	st.p = p
+	if s.tx.failed && p.Kind != dialect.Empty && !endsFailed(p.Kind) {
+		return st, abortedError(s.tx.reason)
+	}
+	if p.Kind != dialect.SQL {
+		st.cols = s.utilityColumns(p)
+		st.oids = make([]uint32, p.n)
+		copy(st.oids, oids)
+		for i := range st.oids {
+			if st.oids[i] == 0 {
+				st.oids[i] = dialect.Text
+			}
+		}
+		return st, nil
+	}
+	c, release, err := s.describeConn(p)
+	if err != nil {
+		return st, err
+	}
+	defer release()
+	cs, err := c.prepare(p.SQL)
+	if err != nil {
+		return st, s.notHere(c, p, err)
+	}
+	defer c.done(cs)
+	st.write = !cs.readOnly
+	st.main = st.write && (cs.rec.main || !cs.rec.temp)
+	st.describe(c, cs)
+	st.paramTypes(c, cs, oids)
+	return st, nil
+}
+
+// notHere explains an error on the connection without a database.
+func (s *Session) notHere(c *conn, p *parsed, err error) error {
+	if c.kind == emptyConn && strings.Contains(err.Error(), "no such table") {
+		return s.b.notOpen()
+	}
+	return err
+}
+
+// describeConn is a connection on which the statement can be prepared now.
+func (s *Session) describeConn(p *parsed) (*conn, func(), error) {
+	if s.tx.c != nil {
+		return s.tx.c, func() {}, nil
+	}
+	if !s.b.tables() {
+		c, err := s.b.empty.get(s.ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.use(s)
+		return c, func() { s.giveBack(c) }, nil
+	}
+	if s.own != nil {
+		s.own.use(s)
+		return s.own, s.own.unuse, nil
+	}
+	c, err := s.reader()
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, func() { s.giveBack(c) }, nil
+}
+
+// describe finds names and types of the result columns.
+func (st *Stmt) describe(c *conn, cs *cstmt) {
+	if cs.ncols == 0 {
+		return
+	}
+	st.cols = make([]sqlapi.Column, cs.ncols)
+	items := place(st.p.items, cs.ncols)
+	resolve := func(name string) dialect.Type { return c.columnType(cs, st.p, name) }
+	for i := range st.cols {
+		col := &st.cols[i]
+		col.Name = cs.s.ColumnName(i)
+		t := dialect.TypeOf(cs.s.ColumnDeclType(i))
+		if items != nil && items[i] != nil {
+			if items[i].Name != "" {
+				col.Name = items[i].Name
+			}
+			if t.OID == 0 {
+				t = items[i].Type(resolve)
+			}
+		} else if t.OID == 0 && st.p.Rows {
+			t = resolve(col.Name)
+		}
+		if t.OID == 0 {
+			st.guessed = append(st.guessed, i)
+			t = dialect.Type{OID: dialect.Text, Mod: -1}
+			if st.p.Tag == "PRAGMA" || st.p.Tag == "EXPLAIN" {
+				t.Mod = -1
+			}
+		}
+		col.OID, col.TypeMod, col.Size = t.OID, t.Mod, sizeOf(t.OID)
+	}
+}
+
+// place assigns select-list items to n columns; one * stands for as many as
+// are missing.
+func place(items []dialect.Item, n int) []*dialect.Item {
+	if len(items) == 0 {
+		return nil
+	}
+	out := make([]*dialect.Item, n)
+	star := -1
+	for i := range items {
+		if items[i].Star {
+			if star >= 0 {
+				return nil
+			}
+			star = i
+		}
+	}
+	if star < 0 && len(items) != n || len(items)-1 > n {
+		return nil
+	}
+	for i := range items {
+		switch {
+		case star < 0 || i < star:
+			out[i] = &items[i]
+		case i > star:
+			out[n-len(items)+i] = &items[i]
+		}
+	}
+	return out
+}
+
+func sizeOf(oid uint32) int16 {
+	switch oid {
+	case dialect.Bool:
+		return 1
+	case dialect.Int2:
+		return 2
+	case dialect.Int4, dialect.Float4, dialect.Date, dialect.OIDType:
+		return 4
+	case dialect.Int8, dialect.Float8, dialect.Time, dialect.Timestamp, dialect.TimestampTZ:
+		return 8
+	case dialect.Name:
+		return 64
+	}
+	return -1
+}
+
+// columnType looks a column up in the tables that the statement reads.
+func (c *conn) columnType(cs *cstmt, p *parsed, name string) dialect.Type {
+	find := func(table string) dialect.Type {
+		decl, _, _, _, _, err := c.db.TableColumnMetadata("", table, name)
+		if err != nil {
+			return dialect.Type{Mod: -1}
+		}
+		return dialect.TypeOf(decl)
+	}
+	for _, r := range cs.rec.reads {
+		if strings.EqualFold(r.name, name) {
+			if t := find(r.table); t.OID != 0 {
+				return t
+			}
+		}
+	}
+	if p.Rows || strings.EqualFold(name, "rowid") {
+		for _, table := range p.TableNames() {
+			if t := find(table); t.OID != 0 {
+				return t
+			}
+		}
+	}
+	return dialect.Type{Mod: -1}
+}
+
+// paramTypes: what the client said, else what the text shows, else text.
+func (st *Stmt) paramTypes(c *conn, cs *cstmt, oids []uint32) {
+	n := max(cs.nparams, len(oids))
+	if n == 0 {
+		return
+	}
+	st.oids = make([]uint32, n)
+	copy(st.oids, oids)
+	for i := range st.oids {
+		if st.oids[i] != 0 && st.oids[i] != 705 {
+			continue
+		}
+		h := st.p.hints[i+1]
+		t := h.Type
+		switch {
+		case t.OID != 0:
+		case h.Table != "":
+			t = c.insertType(h)
+		case h.Column != "":
+			t = c.columnType(cs, st.p, h.Column)
+		}
+		if t.OID == 0 {
+			t.OID = dialect.Text
+		}
+		st.oids[i] = t.OID
+	}
+}
+
+// insertType is the type of the column an INSERT puts a parameter into.
+func (c *conn) insertType(h dialect.ParamHint) dialect.Type {
+	if h.Column != "" {
+		decl, _, _, _, _, err := c.db.TableColumnMetadata("", h.Table, h.Column)
+		if err != nil {
+			return dialect.Type{Mod: -1}
+		}
+		return dialect.TypeOf(decl)
+	}
+	t := dialect.Type{Mod: -1}
+	cs, err := c.prepare("SELECT type FROM pragma_table_info($1) WHERE cid = $2")
+	if err != nil {
+		return t
+	}
+	defer c.done(cs)
+	cs.bind([]sqlapi.Value{{Kind: sqlapi.Text, Bytes: []byte(h.Table)}, {Kind: sqlapi.Integer, Int: int64(h.Pos - 1)}})
+	if more, err := c.step(cs); more && err == nil {
+		t = dialect.TypeOf(cs.s.ColumnText(0))
+	}
+	return t
+}
+
+// ParamOIDs implements sqlapi.Stmt.
+func (st *Stmt) ParamOIDs() []uint32 { return st.oids }
+
+// Columns implements sqlapi.Stmt.
+func (st *Stmt) Columns() []sqlapi.Column { return st.cols }
+
+// Empty implements sqlapi.Stmt.
+func (st *Stmt) Empty() bool { return st.p.Kind == dialect.Empty }
+
+// Close implements sqlapi.Stmt.
+func (st *Stmt) Close() {}
+
+// Bind implements sqlapi.Stmt.
+func (st *Stmt) Bind(params []sqlapi.Value) (sqlapi.Portal, error) {
+	p := &Portal{st: st, s: st.s}
+	if len(params) > 0 {
+		p.params = make([]sqlapi.Value, len(params))
+		total := 0
+		for i := range params {
+			total += len(params[i].Bytes)
+		}
+		buf := make([]byte, 0, total)
+		for i, v := range params {
+			if v.Bytes != nil {
+				at := len(buf)
+				buf = append(buf, v.Bytes...)
+				v.Bytes = buf[at:len(buf):len(buf)]
+			}
+			p.params[i] = v
+		}
+	}
+	return p, nil
+}
+
+// endsFailed: what is allowed in a failed transaction.
+func endsFailed(k dialect.Kind) bool {
+	return k == dialect.Rollback || k == dialect.Commit || k == dialect.RollbackTo
+}
+

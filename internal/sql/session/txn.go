@@ -1,0 +1,437 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+)
+
+// txn is the transaction of a session. A transaction that has not written has
+// no connection: in READ COMMITTED each of its statements has its own.
+type txn struct {
+	active   bool
+	implicit bool // of a series up to Sync, or of a simple query with several statements
+	failed   bool
+	reason   string // why it was rolled back from outside
+	iso      string
+	readOnly bool
+	ran      bool // a query has run: the isolation level is fixed
+
+	c      *conn // where it runs, once it has a connection of its own
+	locked bool  // c has the write lock
+	saves  []string
+	vars   *vars // values before the transaction, for ROLLBACK
+}
+
+const serializable = "serializable"
+
+// snapshot reports whether the transaction wants one snapshot for all of it.
+func (t *txn) snapshot() bool {
+	return t.active && (t.iso == serializable || t.iso == "repeatable read")
+}
+
+func (s *Session) begin(m dialect.Modes, implicit bool) {
+	s.tx = txn{active: true, implicit: implicit, iso: s.vars.get("default_transaction_isolation"),
+		readOnly: s.vars.get("default_transaction_read_only") == "on", vars: s.vars.clone()}
+	s.setModes(m)
+	s.setStatus()
+}
+
+func (s *Session) setModes(m dialect.Modes) {
+	if m.Isolation != "" {
+		s.tx.iso = m.Isolation
+	}
+	if m.ReadOnly != nil {
+		s.tx.readOnly = *m.ReadOnly
+	}
+}
+
+// lockWrite takes the write lock for c, or for the writer connection when c is
+// nil, and returns the connection that has it.
+func (s *Session) lockWrite(c *conn, noWait bool) (*conn, error) {
+	b := s.b
+	if !b.gate.tryLock() {
+		if noWait {
+			return nil, &sqlapi.Error{Code: "55P03", Message: "could not obtain the write lock"}
+		}
+		limit := s.vars.duration("lock_timeout")
+		if limit <= 0 {
+			limit = b.cfg.LockTimeout
+		}
+		timedOut := &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
+			Detail: fmt.Sprintf("Another transaction held the write lock for more than %v.", limit)}
+		ctx, cancel := context.WithTimeoutCause(s.ctx, limit, timedOut)
+		s.setWaiting(waitLock)
+		err := b.gate.lock(ctx)
+		s.setWaiting("")
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+	}
+	c, err := s.lockStore(c)
+	if err != nil {
+		b.gate.unlock()
+		return nil, err
+	}
+	return c, nil
+}
+
+// lockStore does the part of lockWrite that runs with the gate held.
+func (s *Session) lockStore(c *conn) (*conn, error) {
+	b := s.b
+	if !b.tables() {
+		return nil, b.notOpen()
+	}
+	if b.standby() {
+		return nil, readOnlyError("standby", "")
+	}
+	if c == nil {
+		if b.writer != nil && b.writer.worn() {
+			b.writer.close()
+			b.writer = nil
+		}
+		if b.writer == nil {
+			w, err := b.open(writerConn)
+			if err != nil {
+				return nil, err
+			}
+			b.writer = w
+		}
+		c = b.writer
+	}
+	if err := b.cfg.DB.LockWrite(s.ctx, c.h); err != nil {
+		return nil, fmt.Errorf("take the write lock: %w", err)
+	}
+	if x, ok := c.h.(interface{ SetContext(context.Context) }); ok {
+		x.SetContext(s.ctx)
+	}
+	c.use(s)
+	return c, nil
+}
+
+// unlockWrite gives the write lock back and returns the LSN that whatever the
+// session did or saw needs hardened.
+func (s *Session) unlockWrite(c *conn) base.LSN {
+	b := s.b
+	if err := c.rollback(); err != nil || !c.db.GetAutocommit() {
+		c.old = true
+		b.log.Error("rollback failed; the connection is replaced", "err", err)
+	}
+	c.unuse()
+	if lsn := uint64(c.h.LastCommit()); lsn > b.lastLSN.Load() {
+		b.lastLSN.Store(lsn)
+	}
+	lsn := base.LSN(b.lastLSN.Load())
+	b.cfg.DB.UnlockWrite(c.h)
+	if c == b.writer && c.old {
+		c.close()
+		b.writer = nil
+	}
+	b.gate.unlock()
+	return lsn
+}
+
+// waitHardened waits until a commit cannot be lost any more (G1).
+func (s *Session) waitHardened(lsn base.LSN) error {
+	if lsn == 0 {
+		return nil
+	}
+	s.setWaiting(waitHardened)
+	defer s.setWaiting("")
+	if err := s.b.cfg.DB.WaitHardened(s.ctx, lsn); err != nil {
+		cause := context.Cause(s.ctx)
+		if e := s.term.Load(); e != nil {
+			x := *e
+			x.Detail = "The outcome of the commit is not known."
+			return &x
+		}
+		if cause != nil {
+			return &sqlapi.Error{Code: "08007", Message: "canceled while waiting for the commit to be secured",
+				Detail: "The transaction is committed here but not yet secured: it becomes visible when it is, or is lost if another database takes over before."}
+		}
+		return &sqlapi.Error{Code: "08007", Message: "the outcome of the commit is not known", Detail: err.Error()}
+	}
+	return nil
+}
+
+// writeTx makes the session's transaction a writing one: the write lock, on a
+// fresh snapshot, to its end.
+func (s *Session) writeTx(noWait bool) (*conn, error) {
+	if s.tx.locked {
+		return s.tx.c, nil
+	}
+	if s.tx.c != nil && s.tx.c != s.own { // a pinned snapshot cannot write
+		return nil, readOnlyError("", "")
+	}
+	c, err := s.lockWrite(s.own, noWait)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+		s.unlockWrite(c)
+		return nil, err
+	}
+	s.tx.c, s.tx.locked = c, true
+	for _, n := range s.tx.saves {
+		if err := c.run("SAVEPOINT " + dialect.QuoteName(n)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// pin gives the transaction one snapshot for all of it.
+func (s *Session) pin() (*conn, error) {
+	if s.tx.c != nil {
+		return s.tx.c, nil
+	}
+	c := s.own
+	if c == nil {
+		var err error
+		if c, err = s.reader(); err != nil {
+			return nil, err
+		}
+	} else {
+		c.use(s)
+	}
+	err := c.run("BEGIN")
+	if err == nil {
+		err = c.run("SELECT 1 FROM sqlite_schema LIMIT 1")
+	}
+	for _, n := range s.tx.saves {
+		if err == nil {
+			err = c.run("SAVEPOINT " + dialect.QuoteName(n))
+		}
+	}
+	if err != nil {
+		c.rollback()
+		s.giveBack(c)
+		return nil, err
+	}
+	s.tx.c = c
+	return c, nil
+}
+
+// reader takes a pooled connection.
+func (s *Session) reader() (*conn, error) {
+	s.setWaiting(waitConn)
+	c, err := s.b.readers.get(s.ctx)
+	s.setWaiting("")
+	if err != nil {
+		return nil, err
+	}
+	c.use(s)
+	return c, nil
+}
+
+// giveBack returns a connection taken by reader, or ends the use of own.
+func (s *Session) giveBack(c *conn) {
+	c.unuse()
+	switch {
+	case c == s.own:
+	case c.kind == emptyConn:
+		s.b.empty.put(c)
+	default:
+		s.b.readers.put(c)
+	}
+}
+
+// ensureOwn gives the session a connection of its own, for TEMP objects.
+func (s *Session) ensureOwn() error {
+	if s.own != nil {
+		return nil
+	}
+	if s.tx.locked { // the transaction is on the writer connection: keep it
+		s.own = s.tx.c
+		s.b.writer = nil // we have the gate
+		return nil
+	}
+	if s.tx.c != nil {
+		return &sqlapi.Error{Code: "25001", Message: "temporary objects cannot be created after the first query of a transaction with one snapshot"}
+	}
+	c, err := s.b.open(writerConn)
+	if err != nil {
+		return err
+	}
+	s.own = c
+	return nil
+}
+
+// commit ends the transaction well; it returns when the commit is hardened.
+func (s *Session) commit() error {
+	s.closeCursors()
+	t := s.tx
+	if t.c != nil && !t.locked {
+		err := t.c.run("COMMIT")
+		if err != nil {
+			t.c.rollback()
+		}
+		s.giveBack(t.c)
+		s.tx.c = nil
+		s.endTx(err == nil)
+		return err
+	}
+	if !t.locked {
+		s.endTx(true)
+		return nil
+	}
+	err := t.c.run("COMMIT")
+	if err != nil && t.c.file != nil {
+		err = s.storeError(t.c, err)
+	}
+	s.tx.c, s.tx.locked = nil, false
+	lsn := s.unlockWrite(t.c)
+	s.endTx(err == nil)
+	if err != nil {
+		return err
+	}
+	return s.waitHardened(lsn)
+}
+
+// rollbackTx ends the transaction, undoing it.
+func (s *Session) rollbackTx() {
+	s.closeCursors()
+	s.releaseTx()
+	if s.tx.active {
+		s.endTx(false)
+	}
+	s.setStatus()
+}
+
+// releaseTx rolls back on the connection and gives it up; the session still
+// counts as being in a transaction.
+func (s *Session) releaseTx() {
+	s.closeCursors()
+	c := s.tx.c
+	if c == nil {
+		return
+	}
+	locked := s.tx.locked
+	s.tx.c, s.tx.locked = nil, false
+	if locked {
+		s.unlockWrite(c)
+		return
+	}
+	if err := c.rollback(); err != nil {
+		c.old = true
+	}
+	s.giveBack(c)
+}
+
+// endTx forgets the transaction.
+func (s *Session) endTx(committed bool) {
+	before := s.tx.vars
+	s.tx = txn{}
+	if before != nil {
+		s.vars.end(before, committed, s.changed)
+	}
+	s.setStatus()
+}
+
+// savepoint, release and rollbackTo are PostgreSQL's: a name may be used again,
+// the newest one counts.
+func (s *Session) savepoint(name string) error {
+	if s.tx.c != nil {
+		if err := s.tx.c.run("SAVEPOINT " + dialect.QuoteName(name)); err != nil {
+			return err
+		}
+	}
+	s.tx.saves = append(s.tx.saves, name)
+	return nil
+}
+
+func (s *Session) findSave(name string) int {
+	for i := len(s.tx.saves) - 1; i >= 0; i-- {
+		if strings.EqualFold(s.tx.saves[i], name) {
+			return i
+		}
+	}
+	return -1
+}
+
+func noSavepoint(name string) error {
+	return &sqlapi.Error{Code: "3B001", Message: fmt.Sprintf("savepoint %q does not exist", name)}
+}
+
+func (s *Session) release(name string) error {
+	i := s.findSave(name)
+	if i < 0 {
+		return noSavepoint(name)
+	}
+	if s.tx.c != nil {
+		if err := s.tx.c.run("RELEASE " + dialect.QuoteName(name)); err != nil {
+			return err
+		}
+	}
+	s.tx.saves = s.tx.saves[:i]
+	return nil
+}
+
+func (s *Session) rollbackTo(name string) error {
+	i := s.findSave(name)
+	if i < 0 {
+		return noSavepoint(name)
+	}
+	s.closeCursors()
+	if s.tx.reason != "" {
+		return abortedError(s.tx.reason)
+	}
+	if s.tx.c != nil {
+		if s.tx.c.db.GetAutocommit() {
+			// SQLite gave the whole transaction up (interrupted in a write, disk full).
+			s.tx.reason = "the statement that failed ended the whole transaction"
+			s.releaseTx()
+			return abortedError(s.tx.reason)
+		}
+		if err := s.tx.c.run("ROLLBACK TO " + dialect.QuoteName(name)); err != nil {
+			return err
+		}
+	}
+	s.tx.saves = s.tx.saves[:i+1]
+	s.tx.failed = false
+	s.setStatus()
+	return nil
+}
+
+func abortedError(reason string) *sqlapi.Error {
+	e := &sqlapi.Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+	if reason != "" {
+		e.Detail = "The transaction was rolled back: " + reason + "."
+	}
+	return e
+}
+
+func readOnlyError(where, verb string) *sqlapi.Error {
+	if verb == "" {
+		verb = "this statement"
+	}
+	e := &sqlapi.Error{Code: "25006", Message: "cannot execute " + verb + " in a read-only transaction"}
+	if where == "standby" {
+		e.Detail = "The database is a standby."
+	}
+	return e
+}
+
+// storeError puts the store's own error, with its code, in the place of
+// SQLite's number.
+func (s *Session) storeError(c *conn, err error) error {
+	if se := c.file.Err(); se != nil {
+		return errors.Join(err, se)
+	}
+	return err
+}
+
+// now is the time of the transaction.
+func (s *Session) now() time.Time {
+	if s.txTime.IsZero() {
+		return time.Now()
+	}
+	return s.txTime
+}
