@@ -48,6 +48,8 @@ var (
 	ErrVersion = errors.New("control file is newer than this program")
 	// ErrForeign means a file that is no control file.
 	ErrForeign = errors.New("not a control file")
+	// ErrPending means a database that was restored and must not be opened yet.
+	ErrPending = errors.New("restored database is not complete")
 	// ErrInvalid means values that no database can have.
 	ErrInvalid = errors.New("control file has an invalid value")
 )
@@ -84,6 +86,9 @@ type Control struct {
 	// Base is the position of the backup this database was restored from; zero when it was not.
 	Base    base.Position `json:"base"`
 	Created time.Time     `json:"created"`
+	// Pending names the dmrman statement that a restored database still needs
+	// before it may be opened: PendingRestore, PendingMagic, or "".
+	Pending string `json:"pending,omitempty"`
 
 	// Generation counts saves; Save sets it.
 	Generation uint64 `json:"-"`
@@ -92,6 +97,12 @@ type Control struct {
 	FromCopy bool  `json:"-"`
 	Damage   error `json:"-"`
 }
+
+// Values of Control.Pending.
+const (
+	PendingRestore = "RESTORE DATABASE"                     // a restore was cut off
+	PendingMagic   = "RECOVER DATABASE ... UPDATE DB_MAGIC" // the database still has the DB_MAGIC of another
+)
 
 // Clone returns a copy that shares nothing with c.
 func (c *Control) Clone() Control {
@@ -106,7 +117,9 @@ func (c *Control) Clone() Control {
 
 // Validate reports the first value that no database can have, as ErrInvalid.
 func (c *Control) Validate() error {
-	bad := func(format string, a ...any) error { return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, a...)) }
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, a...))
+	}
 	switch {
 	case !page.ValidSize(c.PageSize):
 		return bad("page size %d", c.PageSize)
@@ -201,6 +214,15 @@ func Unmarshal(b []byte) (*Control, error) {
 // Load reads the control file, or its copy when the file is missing or damaged
 // (FromCopy then says so). With neither file it is fs.ErrNotExist.
 func Load(fsys vfs.FS, path string) (*Control, error) {
+	c, err := LoadPending(fsys, path)
+	if err == nil && c.Pending != "" {
+		return nil, fmt.Errorf("control file %s: %w: run dmrman with %s first", path, ErrPending, c.Pending)
+	}
+	return c, err
+}
+
+// LoadPending is Load for the tools that complete a restored database.
+func LoadPending(fsys vfs.FS, path string) (*Control, error) {
 	c, err := load(fsys, path)
 	if err == nil {
 		return c, nil

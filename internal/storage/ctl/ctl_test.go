@@ -262,3 +262,29 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 	})
 }
+
+// A restored database is not opened before the tools have completed it.
+func TestPendingIsRefused(t *testing.T) {
+	fsys := vfs.NewMem()
+	if err := fsys.MkdirAll("/db"); err != nil {
+		t.Fatal(err)
+	}
+	c := Control{DBName: "D", PageSize: 4096, PmntMagic: 1, DBMagic: 2, DataFiles: []DataFile{{Path: "a", Pages: 1}}, Pending: PendingMagic}
+	if err := c.Save(fsys, "/db/dm.ctl"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(fsys, "/db/dm.ctl"); !errors.Is(err, ErrPending) {
+		t.Errorf("Load: %v", err)
+	}
+	p, err := LoadPending(fsys, "/db/dm.ctl")
+	if err != nil || p.Pending != PendingMagic {
+		t.Fatalf("LoadPending: %v, %v", p, err)
+	}
+	p.Pending = ""
+	if err := p.Save(fsys, "/db/dm.ctl"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(fsys, "/db/dm.ctl"); err != nil {
+		t.Error(err)
+	}
+}
