@@ -56,17 +56,19 @@ func (s State) exclusions(l *cond.List, prim, target cond.Peer, now time.Time) {
 }
 
 // didNotOpen reports whether the last granted candidate certainly stands where
-// it stood: its watcher says so, fresh, and after the grant is answered or old.
+// it stood: its watcher says so in a report received DW_ERROR_TIME after the
+// grant, when nothing of it can be on its way any more.
 func (s State) didNotOpen(now time.Time) (string, bool) {
 	if s.att.inst == "" {
 		return "its outcome is unknown", false
 	}
 	v := s.View(now)
-	if wait := v.ErrorTime(); now.Sub(s.att.at) < wait {
+	wait := v.ErrorTime()
+	if now.Sub(s.att.at) < wait {
 		return fmt.Sprintf("decision %d for %s is less than DW_ERROR_TIME old", s.att.term, s.att.inst), false
 	}
 	c, ok := v.Find(s.att.inst)
-	if !ok || !v.InstOK(c) || !s.byInst(c.Inst()).fresh || !c.Heard.After(s.att.at) || !c.Connected {
+	if !ok || !v.InstOK(c) || !s.byInst(c.Inst()).fresh || c.Heard.Sub(s.att.at) < wait || !c.Connected {
 		return fmt.Sprintf("the state of %s is unknown", s.att.inst), false
 	}
 	in := c.Status.Inst
