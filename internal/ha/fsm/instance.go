@@ -28,6 +28,9 @@ func (x *m) instStatus(st proto.InstanceStatus) {
 	if x.In.Known && st.Incarnation == x.In.Status.Incarnation && st.Seq != 0 && st.Seq < x.In.Status.Seq {
 		return // overtaken by the status in an answer
 	}
+	if st.Seq == 0 && st.Incarnation == x.In.Status.Incarnation {
+		st.Seq = x.In.Status.Seq // an answer's status carries no number
+	}
 	old, wasOK := x.In.Status, x.In.OK
 	if x.killed && st.Incarnation == old.Incarnation {
 		return // last words of a process that has been condemned

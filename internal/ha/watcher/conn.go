@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"datawatch/internal/clock"
 	"datawatch/internal/ha/proto"
 	"datawatch/internal/wire"
 )
@@ -44,6 +45,7 @@ type conn struct {
 	name    string // instance name, or monitor id
 	confirm bool
 	nc      net.Conn
+	clk     clock.Clock
 	r       *wire.Reader
 	w       *wire.Writer
 	q       chan out
@@ -53,9 +55,9 @@ type conn struct {
 	up      bool // the loop has taken it
 }
 
-func newConn(nc net.Conn) *conn {
+func newConn(nc net.Conn, clk clock.Clock) *conn {
 	return &conn{nc: nc, r: wire.NewReader(bufio.NewReaderSize(nc, 32<<10), wire.MaxPreAuth), w: wire.NewWriter(nc),
-		q: make(chan out, queueLen), done: make(chan struct{})}
+		q: make(chan out, queueLen), done: make(chan struct{}), clk: clk}
 }
 
 func (c *conn) close() {
@@ -101,7 +103,7 @@ func (c *conn) writeLoop(ctx context.Context) {
 	for {
 		select {
 		case o := <-c.q:
-			_ = c.nc.SetWriteDeadline(time.Now().Add(30 * time.Second))
+			_ = c.nc.SetWriteDeadline(c.clk.Now().Add(30 * time.Second))
 			if c.w.Write(o.typ, o.id, o.b) != nil {
 				return
 			}

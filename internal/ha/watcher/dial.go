@@ -42,11 +42,11 @@ func (g *Guard) dialOnce(peer, addr string) error {
 	if err != nil {
 		return err
 	}
-	c := newConn(nc)
+	c := newConn(nc, g.deps.Clock)
 	defer c.close()
 	stop := g.closeOnEnd(c)
 	defer stop()
-	_ = nc.SetDeadline(time.Now().Add(helloWait))
+	_ = nc.SetDeadline(g.deps.Clock.Now().Add(helloWait))
 	err = c.direct(proto.TypeHello, proto.Hello{Role: proto.RoleWatcher, GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name,
 		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, PID: os.Getpid()})
 	if err != nil {
@@ -130,11 +130,11 @@ func (g *Guard) acceptLoop() {
 
 // welcome reads the hello of a dialling watcher or monitor.
 func (g *Guard) welcome(nc net.Conn) {
-	c := newConn(nc)
+	c := newConn(nc, g.deps.Clock)
 	defer c.close()
 	stop := g.closeOnEnd(c)
 	defer stop()
-	_ = nc.SetDeadline(time.Now().Add(helloWait))
+	_ = nc.SetDeadline(g.deps.Clock.Now().Add(helloWait))
 	f, err := c.r.Read()
 	if err != nil || f.Type != proto.TypeHello {
 		g.deps.Log.Warn("connection without a hello", "addr", nc.RemoteAddr().String(), "error", err)

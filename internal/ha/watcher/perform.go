@@ -94,13 +94,19 @@ func (g *Guard) start() {
 // noteProcess remembers which process talks to us: id and start time, so that
 // a later process with the same id is not mistaken for it.
 func (g *Guard) noteProcess(pid int) {
-	if pid == g.watchPID || pid <= 0 {
+	if pid <= 0 || pid == g.watchPID && g.gonePID != pid {
 		return
 	}
 	id, err := g.deps.Procs.Identity(pid)
 	if err != nil {
 		g.deps.Log.Warn("instance process cannot be watched", "pid", pid, "error", err)
 		return
+	}
+	if pid == g.gonePID {
+		if id == g.watchID {
+			return
+		}
+		g.gonePID = 0
 	}
 	g.watchPID, g.watchID = pid, id
 }
