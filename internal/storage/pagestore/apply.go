@@ -46,18 +46,11 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		if err != nil {
 			return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
 		}
-		switch rec.Type {
-		case redo.RecResize, redo.RecPhysical:
-			if rec.Addr.Tablespace != s.opt.Tablespace || rec.Addr.File != s.opt.File {
-				return fmt.Errorf("apply LSN %d: no file %v here", ptx.LSN, rec.Addr)
-			}
-		case redo.RecLogical:
-			if rec.Kind != redo.LogicalOpenRecord {
-				return fmt.Errorf("apply LSN %d: logical record kind %d is not known here", ptx.LSN, rec.Kind)
-			}
+		if err := s.Known(rec); err != nil {
+			return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
+		}
+		if rec.Type == redo.RecLogical {
 			continue
-		default:
-			return fmt.Errorf("apply LSN %d: record type %d is not known here", ptx.LSN, rec.Type)
 		}
 		if rec.Type == redo.RecResize {
 			np, minp = rec.NPages, min(minp, rec.NPages)
@@ -70,9 +63,6 @@ func (s *Store) Apply(ptx redo.PTX) error {
 			continue
 		}
 		p := rec.Addr.Page
-		if p == 0 {
-			return fmt.Errorf("apply LSN %d: page 0", ptx.LSN)
-		}
 		high = max(high, p)
 		w, ok := s.work[p]
 		if !ok {
@@ -117,6 +107,39 @@ func (s *Store) Apply(ptx redo.PTX) error {
 	}
 	s.advance(state{ptx.LSN, np})
 	return nil
+}
+
+// Known reports, as an error, a record that Apply would refuse whatever the
+// pages hold.
+func (s *Store) Known(r redo.Record) error {
+	switch r.Type {
+	case redo.RecLogical:
+		if r.Kind != redo.LogicalOpenRecord {
+			return fmt.Errorf("logical record kind %d is not known here", r.Kind)
+		}
+		return nil
+	case redo.RecResize, redo.RecPhysical:
+		if r.Addr.Tablespace != s.opt.Tablespace || r.Addr.File != s.opt.File {
+			return fmt.Errorf("no file %v here", r.Addr)
+		}
+		if r.Type == redo.RecResize {
+			return nil
+		}
+		if r.Addr.Page == 0 {
+			return fmt.Errorf("page 0 of %s", s.path)
+		}
+		var beyond error
+		err := r.EachRange(func(off int, data []byte) {
+			if off+len(data) > s.ps-page.TrailerSize {
+				beyond = fmt.Errorf("%w: bytes %d to %d of a page of %d", redo.ErrCorrupt, off, off+len(data), s.ps)
+			}
+		})
+		if err == nil {
+			err = beyond
+		}
+		return err
+	}
+	return fmt.Errorf("record type %d is not known here", r.Type)
 }
 
 // base returns what PTX lsn is to change page p on: a private copy, or the very

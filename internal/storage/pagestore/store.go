@@ -385,6 +385,13 @@ type Stats struct {
 	Waiters                      int   // for the write lock
 }
 
+// Dirty returns the number of pages whose newest state the data file lacks.
+func (s *Store) Dirty() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nDirty
+}
+
 // Stats returns the current numbers.
 func (s *Store) Stats() Stats {
 	var st Stats

@@ -1,0 +1,410 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/arch"
+	"datawatch/internal/storage/ctl"
+	"datawatch/internal/storage/pagestore"
+	"datawatch/internal/storage/redo"
+	"datawatch/internal/storage/rlog"
+)
+
+// LockName is the lock file in Config.Dir that keeps a second process away.
+const LockName = "dmserver.lock"
+
+// Engine is an open database. Its methods are safe for concurrent use.
+// docs/lock-order.md lists its locks.
+type Engine struct {
+	cfg   Config
+	lock  io.Closer
+	store *pagestore.Store
+	log   *rlog.Log
+	arch  *arch.Archive // nil: no local archive
+
+	opMu sync.Mutex // one administrative operation at a time
+	cmu  sync.Mutex // one checkpoint at a time
+	fmu  sync.Mutex // one AppendForeign at a time
+
+	mu        sync.Mutex
+	ctl       ctl.Control
+	status    base.Status
+	lineage   base.Lineage // hardened open records
+	reason    string       // of Suspend
+	reasonAt  time.Time
+	cause     suspendCause
+	suspends  int  // counts calls that suspend
+	running   bool // the flusher may begin a package
+	busy      bool // it is at work on one
+	cur       base.Seq
+	flush     base.Position
+	file      base.Position
+	hard      base.Position // hardened: end of a package
+	hardLSEQ  base.Seq
+	changed   chan struct{} // closed at the next change
+	callbacks []func()
+	shipper   Shipper
+	halted    error
+
+	buf      redoBuffer
+	pending  *pending // of the flusher
+	hardened atomic.Uint64
+
+	ctx     context.Context // done when the engine stops
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	kickF   chan struct{}
+	kickC   chan struct{}
+	resume  chan struct{} // wakes a wait for disk space
+	closeMu sync.Mutex
+	closed  bool
+}
+
+type suspendCause uint8
+
+const (
+	causeNone suspendCause = iota
+	causeAsked
+	causeSend
+	causeDiskFull
+)
+
+// Open locks and recovers a database and leaves it in status Mount (manual
+// 2.2.4: Startup, After Redo, Mount). Errors name the file.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	e := &Engine{cfg: cfg, status: base.StatusStartup, shipper: noShipper{}, changed: make(chan struct{}),
+		kickF: make(chan struct{}, 1), kickC: make(chan struct{}, 1), resume: make(chan struct{}, 1)}
+	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	e.buf.init(cfg)
+	e.buf.refuse(ErrNotOpen)
+	lock := filepath.Join(cfg.Dir, LockName)
+	var err error
+	if e.lock, err = cfg.FS.Lock(lock); err != nil {
+		e.stop()
+		return nil, fmt.Errorf("open database: another process has it? lock file %s: %w", lock, err)
+	}
+	if err := e.recover(ctx); err != nil {
+		e.stop()
+		e.closeFiles()
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	e.mu.Lock()
+	e.status = base.StatusMount
+	e.mu.Unlock()
+	e.wg.Add(2)
+	go e.flusher()
+	go e.checkpointer()
+	return e, nil
+}
+
+func (e *Engine) recover(ctx context.Context) error {
+	c, err := ctl.Load(e.cfg.FS, e.cfg.CtlPath)
+	if err != nil {
+		return fmt.Errorf("control file %s: %w", e.cfg.CtlPath, err)
+	}
+	e.ctl = c.Clone()
+	if len(c.DataFiles) != 1 {
+		return fmt.Errorf("control file %s: %d data files, this program knows one", e.cfg.CtlPath, len(c.DataFiles))
+	}
+	e.lineage = c.Lineage
+	if e.log, err = rlog.Open(e.cfg.FS, e.cfg.LogPaths, rlog.Config{PmntMagic: c.PmntMagic, DBMagic: c.DBMagic}); err != nil {
+		return err
+	}
+	_, total := e.log.Space()
+	e.buf.setLog(total)
+	if a := e.cfg.Arch; a != nil {
+		if e.arch, err = arch.Open(e.cfg.FS, arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
+			FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}); err != nil {
+			return err
+		}
+	}
+	df := c.DataFiles[0]
+	path := df.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(e.cfg.CtlPath), path)
+	}
+	ckpt := e.log.Info().CkptLSN
+	if e.store, err = pagestore.Open(e.cfg.FS, path, pagestore.Options{PageSize: c.PageSize, BufferBytes: e.cfg.BufferBytes,
+		Tablespace: df.Tablespace, File: df.File, LSN: ckpt, Committer: e,
+		Now: func() int64 { return e.cfg.Clock.Now().UnixNano() }}); err != nil {
+		return err
+	}
+	if c.Clean {
+		e.ctl.Clean = false
+		if err := e.ctl.Save(e.cfg.FS, e.cfg.CtlPath); err != nil {
+			return err
+		}
+	}
+	if err := e.redo(ctx, ckpt); err != nil {
+		return err
+	}
+	e.status = base.StatusAfterRedo
+	return nil
+}
+
+// redo replays the online log, gives the archive what it lacks of it, and takes
+// from the archive what the log never had.
+func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
+	pos := base.Position{LSN: ckpt}
+	var lseq base.Seq
+	err := e.log.Recover(func(p *redo.Package) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if pos.Seq != 0 && p.GSEQ != pos.Seq+1 {
+			return fmt.Errorf("package %d follows %d: %w", p.GSEQ, pos.Seq, ErrPosition)
+		}
+		if e.arch != nil && p.GSEQ > e.arch.End().Seq {
+			if err := e.arch.Append(p, p.SrcDBMagic != e.ctl.DBMagic); err != nil {
+				return fmt.Errorf("bring the archive to the end of the online log: %w", err)
+			}
+		}
+		recs, err := applyPackage(e.store, p)
+		if err != nil {
+			return err
+		}
+		for _, r := range recs {
+			if err := e.addOpenRecord(r); err != nil {
+				return err
+			}
+		}
+		pos, lseq = p.Pos(), p.LSEQ
+		if int64(e.store.Stats().VersionBytes) > e.cfg.DirtyBytes {
+			e.store.SetHardened(pos.LSN)
+			if _, err := e.store.Checkpoint(ctx, pos.LSN); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	e.store.SetHardened(pos.LSN)
+	if info := e.log.Info(); pos.Seq == 0 {
+		if pos.Seq = info.FileSeq; pos.Seq == 0 {
+			pos.Seq = e.ctl.Position.Seq
+		}
+		lseq = info.NextLSEQ - 1
+	}
+	if e.arch != nil {
+		switch end := e.arch.End(); {
+		case end.Seq > pos.Seq:
+			if err := e.arch.TruncateAfter(pos); err != nil {
+				return fmt.Errorf("archive %s ends at %v, after the online log, %v: %w", e.cfg.Arch.Dir, end, pos, err)
+			}
+		case end.Seq != 0 && end != pos:
+			return fmt.Errorf("archive %s ends at %v, the database at %v, and the online log no longer has what lies between: "+
+				"move the archive files away and make the standbys anew from a backup: %w", e.cfg.Arch.Dir, end, pos, arch.ErrContinuity)
+		}
+		if err := e.arch.Sync(); err != nil {
+			return err
+		}
+	}
+	e.cur, e.flush, e.file, e.hard, e.hardLSEQ = pos.Seq, pos, pos, pos, lseq
+	e.hardened.Store(uint64(pos.LSN))
+	e.buf.last = pos.LSN
+	return nil
+}
+
+// applyPackage applies a package to the store and returns its open records.
+func applyPackage(s *pagestore.Store, p *redo.Package) (recs []base.OpenRecord, err error) {
+	for t, err := range p.PTXs() {
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Apply(t); err != nil {
+			return nil, err
+		}
+		r, err := openRecords(t)
+		if err != nil {
+			return nil, err
+		}
+		recs = append(recs, r...)
+	}
+	return recs, nil
+}
+
+// openRecords checks the records of a PTX and returns the open records among them.
+func openRecords(t redo.PTX) (recs []base.OpenRecord, err error) {
+	for r, err := range t.Records() {
+		if err != nil {
+			return nil, fmt.Errorf("LSN %d: %w", t.LSN, err)
+		}
+		if r.Type == redo.RecLogical && r.Kind == redo.LogicalOpenRecord {
+			var o base.OpenRecord
+			if err := json.Unmarshal(r.Payload, &o); err != nil {
+				return nil, fmt.Errorf("LSN %d: open record: %w", t.LSN, err)
+			}
+			recs = append(recs, o)
+		}
+	}
+	return recs, nil
+}
+
+// addOpenRecord takes an open record of the log into the lineage; one that the
+// control file had already is checked. Under mu, or before others run.
+func (e *Engine) addOpenRecord(r base.OpenRecord) error {
+	last := e.lineage.Last()
+	if r.ID == last.ID+1 {
+		e.lineage = e.lineage.Append(r)
+		return nil
+	}
+	for _, o := range e.lineage {
+		if o.ID == r.ID && o.TGUID == r.TGUID {
+			return nil
+		}
+	}
+	return fmt.Errorf("open record %d (%s) after %d (%s): %w", r.ID, r.TGUID, last.ID, last.TGUID, ErrLineage)
+}
+
+// Store returns the page store, for sessions.
+func (e *Engine) Store() *pagestore.Store { return e.store }
+
+// Archive returns the local archive, nil when there is none.
+func (e *Engine) Archive() *arch.Archive { return e.arch }
+
+// LogInfo returns the state of the online log, for V$RLOG.
+func (e *Engine) LogInfo() rlog.Info { return e.log.Info() }
+
+// Control returns a copy of the control file's content with the current lineage.
+func (e *Engine) Control() ctl.Control {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.controlLocked()
+}
+
+func (e *Engine) controlLocked() ctl.Control {
+	c := e.ctl.Clone()
+	c.Lineage = append(base.Lineage(nil), e.lineage...)
+	c.Position = e.hard
+	return c
+}
+
+// Lineage returns the hardened open records.
+func (e *Engine) Lineage() base.Lineage {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append(base.Lineage(nil), e.lineage...)
+}
+
+// Hardened returns the LSN that readers see.
+func (e *Engine) Hardened() base.LSN { return base.LSN(e.hardened.Load()) }
+
+// Positions returns the places of the database in the log.
+func (e *Engine) Positions() Positions {
+	ckpt := e.log.Info().CkptLSN
+	last := e.buf.lastLSN()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return Positions{Cur: base.Position{Seq: e.cur, LSN: last}, Flush: e.flush, File: e.file, Ckpt: ckpt, Apply: e.file, Replay: e.hard}
+}
+
+// SetShipper sets who sends packages; before OpenDatabase.
+func (e *Engine) SetShipper(s Shipper) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s == nil {
+		s = noShipper{}
+	}
+	e.shipper = s
+}
+
+// Backup is a consistent state of a database, pinned until Close.
+type Backup struct {
+	*pagestore.Snap
+	Control  ctl.Control   // with the lineage of that state
+	Position base.Position // end of the package that the snapshot is
+}
+
+// BeginBackup pins the hardened state.
+func (e *Engine) BeginBackup() (*Backup, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.status == base.StatusShutdown {
+		return nil, ErrClosed
+	}
+	return &Backup{Snap: e.store.Snapshot(), Control: e.controlLocked(), Position: e.hard}, nil
+}
+
+// Close ends a database normally: what is committed is flushed, the data file is
+// brought up to it and the control file says so. In status Suspend what is not
+// hardened is dropped (manual 2.2.4). ctx limits the wait for the flush.
+func (e *Engine) Close(ctx context.Context) error {
+	e.closeMu.Lock()
+	defer e.closeMu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.opMu.Lock()
+	defer e.opMu.Unlock()
+	e.buf.refuse(ErrClosed)
+	drainErr := e.drain(ctx)
+	if errors.Is(drainErr, ErrSuspended) {
+		drainErr = nil
+	}
+	e.shutdown()
+	var err error
+	e.mu.Lock()
+	halted := e.halted
+	e.mu.Unlock()
+	if halted == nil {
+		if err = e.Checkpoint(context.WithoutCancel(ctx)); err == nil {
+			e.mu.Lock()
+			c := e.controlLocked()
+			c.Clean = e.file == e.hard
+			e.mu.Unlock()
+			c.DataFiles[0].Pages = e.store.Pages()
+			err = c.Save(e.cfg.FS, e.cfg.CtlPath)
+		}
+	}
+	e.closed = true
+	return errors.Join(drainErr, err, e.closeFiles())
+}
+
+// Abort stops at once and drops what is not hardened; the next Open recovers.
+func (e *Engine) Abort() {
+	e.buf.refuse(ErrClosed)
+	e.stop()
+	e.closeMu.Lock()
+	defer e.closeMu.Unlock()
+	if e.closed {
+		return
+	}
+	e.shutdown()
+	e.closed = true
+	_ = e.closeFiles() // the next Open looks for itself
+}
+
+// shutdown stops the goroutines; waiters get ErrClosed.
+func (e *Engine) shutdown() {
+	e.setStatus(func() { e.status, e.running = base.StatusShutdown, false })
+	e.stop()
+	e.fmu.Lock() // an AppendForeign under way sees the stop
+	defer e.fmu.Unlock()
+	e.wg.Wait()
+}
+
+func (e *Engine) closeFiles() error {
+	var errs []error
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	if e.arch != nil {
+		errs = append(errs, e.arch.Close())
+	}
+	if e.log != nil {
+		errs = append(errs, e.log.Close())
+	}
+	return errors.Join(append(errs, e.lock.Close())...)
+}

@@ -1,0 +1,312 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/redo"
+	"datawatch/internal/storage/rlog"
+)
+
+// stage is how far a package has come.
+type stage uint8
+
+const (
+	stageShip   stage = iota // realtime archives
+	stageLog                 // online log
+	stageTimely              // timely archives
+	stageArch                // local archive
+	stageDone
+)
+
+// pending is the package under way; in status Suspend it is kept.
+type pending struct {
+	seg    *segment
+	pkg    *redo.Package
+	stage  stage
+	failed bool
+}
+
+// flusher makes packages of what waits in the redo buffer, one after the other.
+func (e *Engine) flusher() {
+	defer e.wg.Done()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.kickF:
+		}
+		for e.flushOne() {
+		}
+	}
+}
+
+// flushOne takes one package through its stages and reports whether to go on.
+func (e *Engine) flushOne() bool {
+	e.mu.Lock()
+	ok, ship := e.running && e.halted == nil, e.shipper
+	e.busy = ok
+	lineageID := e.lineage.Last().ID
+	prev := e.flush
+	e.mu.Unlock()
+	if !ok || e.ctx.Err() != nil {
+		return false
+	}
+	defer e.setBusy(false)
+	p := e.pending
+	if p == nil {
+		seg := e.buf.take()
+		if seg == nil {
+			return false
+		}
+		if seg.open != nil {
+			lineageID = seg.open.ID
+		}
+		c := &e.ctl // the magics never change
+		pkg, err := redo.NewPackage(redo.Header{NNodes: 1, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, SrcDBMagic: c.DBMagic,
+			GSEQ: prev.Seq + 1, LSEQ: e.log.NextLSEQ(), PrevLSN: prev.LSN, MinLSN: seg.min, MaxLSN: seg.max,
+			OpenID: lineageID, TimeNs: e.cfg.Clock.Now().UnixNano(), NPTX: seg.n}, seg.raw, e.cfg.Compress)
+		if err != nil { // Reserve keeps packages small enough
+			e.halt(fmt.Errorf("make package %d: %w", prev.Seq+1, err))
+			return false
+		}
+		p = &pending{seg: seg, pkg: pkg}
+		e.pending = p
+		e.mu.Lock()
+		e.cur, e.flush = pkg.GSEQ, pkg.Pos()
+		e.mu.Unlock()
+	}
+	if p.failed && p.stage == stageLog { // interrupted: the archives that are Valid now must have it
+		p.stage = stageShip
+	}
+	p.failed = false
+	if err := e.advance(p, ship); err != nil {
+		p.failed = true
+		if e.ctx.Err() == nil && !errors.Is(err, ErrSuspended) {
+			e.halt(err)
+		}
+		return false
+	}
+	e.pending = nil
+	return true
+}
+
+func (e *Engine) setBusy(b bool) {
+	e.mu.Lock()
+	e.busy = b
+	if e.status == base.StatusSuspend { // somebody may be in Quiesce
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}
+	e.mu.Unlock()
+}
+
+// advance takes p from its stage to the end. ErrSuspended: a required send
+// failed; other errors halt.
+func (e *Engine) advance(p *pending, ship Shipper) error {
+	for ; p.stage < stageDone; p.stage++ {
+		switch p.stage {
+		case stageShip:
+			if err := ship.Ship(e.ctx, p.pkg); err != nil {
+				return e.sendFailed("realtime", p.pkg, err)
+			}
+		case stageLog:
+			if err := e.retryFull(func() error { return e.appendLog(p.pkg) }); err != nil {
+				return fmt.Errorf("write online log: %w", err)
+			}
+			e.mu.Lock()
+			e.file = p.pkg.Pos()
+			e.mu.Unlock()
+		case stageTimely:
+			if err := ship.ShipTimely(e.ctx, p.pkg); err != nil {
+				return e.sendFailed("timely", p.pkg, err)
+			}
+		case stageArch:
+			if e.arch == nil {
+				continue
+			}
+			if err := e.retryFull(func() error { return e.arch.Append(p.pkg, false) }); err != nil {
+				return fmt.Errorf("write local archive: %w", err)
+			}
+		}
+	}
+	pos := p.pkg.Pos()
+	e.setHardened(pos, p.pkg.LSEQ, p.seg.open)
+	e.buf.landed()
+	ship.Hardened(pos)
+	e.wantCheckpoint()
+	return nil
+}
+
+func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
+	if e.ctx.Err() != nil {
+		return e.ctx.Err()
+	}
+	reason := fmt.Sprintf("%s archive of package %d failed: %v", what, pkg.GSEQ, err)
+	e.suspend(reason, causeSend)
+	return fmt.Errorf("%w: %s", ErrSuspended, reason)
+}
+
+// setHardened moves what readers see, the end of a package, and the lineage with it.
+func (e *Engine) setHardened(pos base.Position, lseq base.Seq, open *base.OpenRecord) {
+	e.mu.Lock()
+	e.store.SetHardened(pos.LSN)
+	e.hard, e.hardLSEQ = pos, lseq
+	if open != nil {
+		e.lineage = e.lineage.Append(*open)
+	}
+	e.mu.Unlock()
+	e.hardened.Store(uint64(pos.LSN))
+	if open != nil {
+		e.notify()
+	}
+}
+
+// appendLog writes a package to the online log; when that is full it moves the checkpoint first.
+func (e *Engine) appendLog(pkgs ...*redo.Package) error {
+	err := e.log.Append(pkgs...)
+	if !errors.Is(err, rlog.ErrFull) {
+		return err
+	}
+	if err := e.Checkpoint(e.ctx); err != nil {
+		return fmt.Errorf("online log is full: %w", err)
+	}
+	return e.log.Append(pkgs...)
+}
+
+// isFull reports whether an error says that a disk or a quota is full.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// retryFull repeats fn for as long as the disk is full, with the database
+// suspended meanwhile (manual 2.2.11.1).
+func (e *Engine) retryFull(fn func() error) error {
+	for waited := false; ; waited = true {
+		err := fn()
+		if err == nil || !isFull(err) {
+			if err == nil && waited {
+				e.spaceBack()
+			}
+			return err
+		}
+		e.suspend(fmt.Sprintf("disk is full: %v", err), causeDiskFull)
+		t := e.cfg.Clock.NewTimer(e.cfg.RetryInterval)
+		select {
+		case <-e.ctx.Done():
+			t.Stop()
+			return e.ctx.Err()
+		case <-t.C:
+		case <-e.resume:
+			t.Stop()
+		}
+	}
+}
+
+func (e *Engine) spaceBack() {
+	e.setStatus(func() {
+		if e.status == base.StatusSuspend && e.cause == causeDiskFull {
+			e.status, e.cause, e.reason, e.running = base.StatusOpen, causeNone, "", true
+		}
+	})
+}
+
+// halt stops everything because a disk failed: nothing more is acknowledged.
+func (e *Engine) halt(err error) {
+	e.mu.Lock()
+	first := e.halted == nil
+	if first {
+		e.halted = fmt.Errorf("%w: %w", ErrHalted, err)
+	}
+	err = e.halted
+	e.running = false
+	e.mu.Unlock()
+	if !first {
+		return
+	}
+	e.cfg.Log.Error("database halts", "err", err)
+	e.buf.refuse(err)
+	e.stop()
+	if e.cfg.OnHalt != nil {
+		go e.cfg.OnHalt(err)
+	}
+}
+
+// stopErr says why e.ctx is done.
+func (e *Engine) stopErr() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.halted != nil {
+		return e.halted
+	}
+	return ErrClosed
+}
+
+// wantCheckpoint wakes the checkpointer when memory or the log fills.
+func (e *Engine) wantCheckpoint() {
+	free, total := e.log.Space()
+	if free < total/2 || int64(e.store.Dirty())*int64(e.store.PageSize()) > e.cfg.DirtyBytes {
+		kick(e.kickC)
+	}
+}
+
+func (e *Engine) checkpointer() {
+	defer e.wg.Done()
+	t := e.cfg.Clock.NewTicker(e.cfg.CheckpointInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-t.C:
+		case <-e.kickC:
+		}
+		switch err := e.Checkpoint(e.ctx); {
+		case err == nil || e.ctx.Err() != nil:
+		case isFull(err):
+			e.cfg.Log.Warn("checkpoint: disk is full, will try again", "err", err)
+		default:
+			e.halt(err)
+		}
+	}
+}
+
+// Checkpoint writes all hardened changes to the data file and frees the online
+// log up to there: after the archive is synced, which recovery brings forward
+// from that log, and the lineage saved, whose open records the log holds.
+func (e *Engine) Checkpoint(ctx context.Context) error {
+	e.cmu.Lock()
+	defer e.cmu.Unlock()
+	e.mu.Lock()
+	pos, lseq := e.hard, e.hardLSEQ
+	c := e.controlLocked()
+	stale := len(e.ctl.Lineage) != len(c.Lineage) || e.ctl.Lineage.Last().ID != c.Lineage.Last().ID
+	e.mu.Unlock()
+	if pos.LSN <= e.log.Info().CkptLSN {
+		return nil
+	}
+	done, err := e.store.Checkpoint(ctx, pos.LSN)
+	if err != nil {
+		return err
+	}
+	if done < pos.LSN {
+		return fmt.Errorf("checkpoint reached LSN %d, not %d", done, pos.LSN)
+	}
+	if e.arch != nil {
+		if err := e.arch.Sync(); err != nil {
+			return fmt.Errorf("checkpoint: sync archive: %w", err)
+		}
+	}
+	if stale {
+		if err := e.saveControl(func(k *ctlControl) { k.Lineage, k.Position = c.Lineage, pos }); err != nil {
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+	}
+	if err := e.log.SetCheckpoint(pos.LSN, lseq); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}

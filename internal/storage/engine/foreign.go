@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/redo"
+)
+
+// AppendForeign takes packages of the primary on a database in Standby mode,
+// Open or Mount: online log (one sync for all), local archive, replay; readers
+// see each package as a whole (G6).
+//
+// Before anything changes it checks that the packages continue the database:
+// magic, GSEQ and LSN, lineage (G5), and that all their records are known.
+// ErrPosition, ErrLineage, ErrForeign and damage change nothing. A full disk is
+// waited out, until the engine stops. After any other error the engine halts.
+func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	e.fmu.Lock()
+	defer e.fmu.Unlock()
+	e.mu.Lock()
+	st, mode, pos, lin, halted := e.status, e.ctl.Mode, e.hard, e.lineage, e.halted
+	e.mu.Unlock()
+	switch {
+	case halted != nil:
+		return halted
+	case e.ctx.Err() != nil || st == base.StatusShutdown:
+		return ErrClosed
+	case mode != base.ModeStandby || st != base.StatusOpen && st != base.StatusMount:
+		return fmt.Errorf("append packages of another database: mode is %v, status %v: %w", mode, st, ErrStatus)
+	}
+	if len(pkgs) == 0 {
+		return nil
+	}
+	checked := make([]foreign, len(pkgs))
+	for i, p := range pkgs {
+		var err error
+		if checked[i], err = e.checkForeign(p, pos, lin.Last().ID); err != nil {
+			return fmt.Errorf("package %d (LSN %d to %d): %w", p.GSEQ, p.MinLSN, p.MaxLSN, err)
+		}
+		for _, r := range checked[i].opens {
+			lin = lin.Append(r)
+		}
+		pos = p.Pos()
+	}
+	lseq := e.log.NextLSEQ()
+	stored := make([]*redo.Package, len(pkgs))
+	for i, p := range pkgs {
+		stored[i] = p.WithStore(e.ctl.DBMagic, lseq+base.Seq(i))
+	}
+	for rest := stored; len(rest) > 0; {
+		n := e.fits(rest)
+		if err := e.retryFull(func() error { return e.appendLog(rest[:n]...) }); err != nil {
+			return e.foreignFailed(fmt.Errorf("write online log: %w", err))
+		}
+		for i, p := range rest[:n] {
+			if err := e.finishForeign(p, checked[len(stored)-len(rest)+i]); err != nil {
+				return e.foreignFailed(err)
+			}
+		}
+		rest = rest[n:]
+	}
+	e.wantCheckpoint()
+	return nil
+}
+
+// fits returns how many of the packages to write together: at least one, and
+// not more than a quarter of the log.
+func (e *Engine) fits(pkgs []*redo.Package) int {
+	_, total := e.log.Space()
+	size := int64(0)
+	for i, p := range pkgs {
+		if size += int64(p.EncodedLen()) + 512; i > 0 && size > total/4 {
+			return i
+		}
+	}
+	return len(pkgs)
+}
+
+func (e *Engine) foreignFailed(err error) error {
+	if e.ctx.Err() != nil {
+		return e.stopErr()
+	}
+	e.halt(err)
+	return err
+}
+
+// foreign is a checked package of another database.
+type foreign struct {
+	ptxs  []redo.PTX
+	opens []base.OpenRecord
+}
+
+func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64) (foreign, error) {
+	var f foreign
+	switch {
+	case p.PmntMagic != e.ctl.PmntMagic:
+		return f, fmt.Errorf("%w: PMNT_MAGIC %v, here %v", ErrForeign, p.PmntMagic, e.ctl.PmntMagic)
+	case p.GSEQ != pos.Seq+1 || p.PrevLSN != pos.LSN || p.MinLSN != pos.LSN+1 || p.MaxLSN < p.MinLSN:
+		return f, fmt.Errorf("%w: it follows LSN %d, this database ends at %v", ErrPosition, p.PrevLSN, pos)
+	}
+	if _, total := e.log.Space(); int64(p.EncodedLen())+1024 > total {
+		return f, fmt.Errorf("%w: package of %d bytes, online log of %d", ErrTooLarge, p.EncodedLen(), total)
+	}
+	lsn := pos.LSN
+	for t, err := range p.PTXs() {
+		if err != nil {
+			return f, err
+		}
+		if lsn++; t.LSN != lsn || t.Kind != redo.KindCommit {
+			return f, fmt.Errorf("%w: PTX %d of kind %d, want LSN %d", ErrPosition, t.LSN, t.Kind, lsn)
+		}
+		for r, err := range t.Records() {
+			if err != nil {
+				return f, err
+			}
+			if err := e.store.Known(r); err != nil {
+				return f, err
+			}
+		}
+		opens, err := openRecords(t)
+		if err != nil {
+			return f, err
+		}
+		f.ptxs, f.opens = append(f.ptxs, t), append(f.opens, opens...)
+	}
+	if lsn != p.MaxLSN {
+		return f, fmt.Errorf("%w: ends at LSN %d, says %d", ErrPosition, lsn, p.MaxLSN)
+	}
+	for i, r := range f.opens {
+		if r.ID != openID+1 {
+			return f, fmt.Errorf("%w: open record %d after %d", ErrLineage, r.ID, openID)
+		}
+		if i == 0 && (len(r.Apply) != 1 || r.Apply[0] != pos) {
+			return f, fmt.Errorf("%w: open record %d was written at %v, this database is at %v", ErrLineage, r.ID, r.Apply, pos)
+		}
+		openID = r.ID
+	}
+	if p.OpenID != openID {
+		return f, fmt.Errorf("%w: made under open record %d, here %d", ErrLineage, p.OpenID, openID)
+	}
+	return f, nil
+}
+
+// finishForeign archives and replays a package that is in the online log.
+func (e *Engine) finishForeign(p *redo.Package, f foreign) error {
+	pos := p.Pos()
+	e.mu.Lock()
+	e.cur, e.flush, e.file = p.GSEQ, pos, pos
+	e.mu.Unlock()
+	if e.arch != nil {
+		if err := e.retryFull(func() error { return e.arch.Append(p, true) }); err != nil {
+			return fmt.Errorf("write local archive: %w", err)
+		}
+	}
+	for _, t := range f.ptxs {
+		if err := e.store.Apply(t); err != nil {
+			return fmt.Errorf("replay package %d: %w", p.GSEQ, err)
+		}
+	}
+	b := &e.buf
+	b.mu.Lock()
+	b.last = pos.LSN
+	b.mu.Unlock()
+	var open *base.OpenRecord
+	for i := range f.opens {
+		open = &f.opens[i]
+		if i < len(f.opens)-1 {
+			e.mu.Lock()
+			e.lineage = e.lineage.Append(*open)
+			e.mu.Unlock()
+		}
+	}
+	e.setHardened(pos, p.LSEQ, open)
+	b.mu.Lock()
+	b.moveLocked()
+	b.mu.Unlock()
+	return nil
+}
