@@ -1,0 +1,419 @@
+// Package server builds the program dmserver from its parts: a storage engine,
+// the sending and receiving sides of replication, SQL sessions behind the
+// PostgreSQL protocol, and the port on which its watcher talks to it.
+//
+// It owns the life of an instance: start (configuration, recovery, then Mount
+// or Open, manual 6.2), the rules of who may change mode and status (5.1
+// ALTER_MODE_STATUS, DW_INACTIVE_INTERVAL), the disconnection of sessions in
+// Suspend, the orderly and the immediate end. Guarantees are kept by the parts;
+// what this package adds to them is order: redo is accepted only after
+// recovery, clients only after that, and a halt never runs any further.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/clock"
+	"datawatch/internal/config"
+	"datawatch/internal/repl/mal"
+	"datawatch/internal/repl/ship"
+	"datawatch/internal/repl/standby"
+	"datawatch/internal/sql/pgwire"
+	"datawatch/internal/sql/session"
+	"datawatch/internal/storage/engine"
+	"datawatch/internal/vfs"
+)
+
+// how a server ends.
+type stopKind int
+
+const (
+	stopNormal stopKind = iota
+	stopAbort           // drops what is not hardened; the way out of Suspend
+	stopHalt            // something is broken: end at once with an error
+)
+
+// errNoMAL answers sends of an instance without MAL system.
+var errNoMAL = base.Errorf(mal.CodeNoPeer, "MAL_INI is 0: this instance has no links")
+
+// Server is one instance.
+type Server struct {
+	cfg         *config.Instance
+	name        string
+	log         *slog.Logger
+	clock       clock.Clock
+	fs          vfs.FS
+	pid         int
+	incarnation string
+	started     time.Time
+	para        *params
+
+	eng   *engine.Engine
+	node  *mal.Node // nil without MAL
+	ship  *ship.Shipper
+	recv  *standby.Receiver
+	sess  *session.Backend
+	pg    *pgwire.Server
+	dw    *dwPort
+	dwLis net.Listener
+
+	cmdMu   sync.Mutex
+	running atomic.Value // string: command in progress
+	exiting atomic.Bool
+
+	sendMu sync.Mutex
+	sends  map[int]context.CancelCauseFunc
+	sendID int
+
+	stopOnce sync.Once
+	stopCh   chan struct{}
+	stopHow  stopKind
+	stopWhy  string
+
+	suspendMu    sync.Mutex
+	suspendTimer *time.Timer
+}
+
+// Options are what a program or a test adds to the configuration.
+type Options struct {
+	FS    vfs.FS      // nil: the operating system's
+	Clock clock.Clock // nil: the system's
+	Log   *slog.Logger
+	// Mount: stop in Mount even when the mode is Normal.
+	Mount bool
+	// Ready is told when connections are accepted.
+	Ready func()
+}
+
+// Run starts an instance from dm.ini and serves until ctx ends (a normal
+// shutdown), a watcher orders its end, or something breaks. Errors before the
+// start is complete leave everything as it was.
+func Run(ctx context.Context, cfg *config.Instance, o Options) error {
+	s, err := start(ctx, cfg, o)
+	if err != nil {
+		return err
+	}
+	if o.Ready != nil {
+		o.Ready()
+	}
+	select {
+	case <-ctx.Done():
+		s.requestStop(stopNormal, "asked to end")
+	case <-s.stopCh:
+	}
+	return s.end()
+}
+
+func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err error) {
+	s := &Server{cfg: cfg, name: cfg.DM.InstanceName, log: o.Log, clock: o.Clock, fs: o.FS, pid: os.Getpid(),
+		started: time.Now(), stopCh: make(chan struct{})}
+	if s.fs == nil {
+		s.fs = vfs.OS{}
+	}
+	if s.clock == nil {
+		s.clock = clock.Real{}
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	s.running.Store("")
+	s.para = newParams(cfg.DM, s.fs)
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, err
+	}
+	s.incarnation = hex.EncodeToString(id[:])
+	for _, w := range cfg.Warnings() {
+		s.log.Warn("configuration", "warning", w)
+	}
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+	// Ports first: a second start, or a wrong port, must not touch the data.
+	pgLis, err := net.Listen("tcp", net.JoinHostPort(cfg.DM.ListenIP, strconv.Itoa(cfg.DM.PortNum)))
+	if err != nil {
+		return nil, fmt.Errorf("PORT_NUM = %d: %w", cfg.DM.PortNum, err)
+	}
+	undo = append(undo, func() { pgLis.Close() })
+	if cfg.DWPort != 0 {
+		s.dwLis, err = net.Listen("tcp", net.JoinHostPort(cfg.Self.Host, strconv.Itoa(cfg.DWPort)))
+		if err != nil {
+			return nil, fmt.Errorf("port for the watcher, %d: %w", cfg.DWPort, err)
+		}
+		undo = append(undo, func() { s.dwLis.Close() })
+	}
+	if s.eng, err = engine.Open(ctx, s.engineConfig()); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { s.eng.Abort() })
+	if err = s.startReplication(ctx); err != nil {
+		return nil, err
+	}
+	undo = append(undo, s.closeReplication)
+	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log,
+		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions,
+		LockTimeout: orForever(cfg.DM.LockTimeout), IdleInWrite: orForever(cfg.DM.IdleInTranTimeout)})
+	s.dw = newDWPort(s, s.clock, s.log)
+	s.eng.OnChange(s.changed)
+	// A Normal database opens by itself, the others wait in Mount for their
+	// watcher (manual 6.2).
+	if s.eng.Mode() == base.ModeNormal && !o.Mount {
+		if err = s.eng.OpenDatabase(ctx); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
+	}
+	tlsConfig, err := s.tls()
+	if err != nil {
+		return nil, err
+	}
+	s.pg = &pgwire.Server{Listener: pgLis, Backend: s.sess, TLS: tlsConfig, Log: s.log, Clock: s.clock,
+		MaxSessions: cfg.DM.MaxSessions, AuthTimeout: cfg.DM.LoginTimeout}
+	if err = s.writePID(); err != nil {
+		return nil, err
+	}
+	// Serving does not end with ctx: the end is orderly, by end().
+	serve := context.WithoutCancel(ctx)
+	go func() {
+		if err := s.pg.Serve(serve); err != nil && !errors.Is(err, pgwire.ErrServerClosed) {
+			s.halt(fmt.Errorf("SQL port: %w", err))
+		}
+	}()
+	if s.dwLis != nil {
+		go s.dw.serve(serve, s.dwLis)
+	}
+	if cfg.DM.RedosMaxDelay > 0 || s.node != nil {
+		s.log.Info("replication is on", "mal", s.node != nil)
+	}
+	s.log.Info("instance started", "instance", s.name, "mode", s.eng.Mode().String(), "status", s.eng.Status().String(),
+		"position", s.eng.Positions().File.String(), "pid", s.pid)
+	return s, nil
+}
+
+// orForever turns the configuration's 0, no limit, into what stands for it.
+func orForever(d time.Duration) time.Duration {
+	if d == 0 {
+		return 100 * 365 * 24 * time.Hour
+	}
+	return d
+}
+
+func (s *Server) engineConfig() engine.Config {
+	dm := s.cfg.DM
+	ec := engine.Config{FS: s.fs, Clock: s.clock, Log: s.log, Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath,
+		BufferBytes: int64(dm.Buffer) << 20, InstName: s.name, Compress: dm.RlogCompress,
+		CheckpointInterval: dm.CkptInterval, OnHalt: s.halt}
+	if s.cfg.Arch != nil {
+		if l, ok := s.cfg.Arch.Local(); ok {
+			ec.Arch = &engine.ArchConfig{Dir: l.Dest, Name: l.Name, FileSize: l.FileSize << 20, SpaceLimit: l.SpaceLimit << 20,
+				FlushBuf: l.FlushBufSize << 20, ReserveTime: s.cfg.Arch.ReserveTime}
+		}
+	}
+	return ec
+}
+
+func (s *Server) startReplication(ctx context.Context) error {
+	dm := s.cfg.DM
+	s.recv = standby.New(standby.Config{Engine: replEngine{s.eng}, PmntMagic: s.eng.Control().PmntMagic, Incarnation: s.incarnation,
+		BufBytes: int64(dm.RedosBufSize) << 20, BufNum: dm.RedosBufNum, MaxDelay: dm.RedosMaxDelay, Recent: dm.RlogSendApplyMon,
+		Clock: s.clock, Log: s.log, OnHalt: s.halt, OnChange: s.changed})
+	var targets []ship.Target
+	if s.cfg.Arch != nil {
+		for _, t := range []base.ArchType{base.ArchRealtime, base.ArchTimely} {
+			for _, e := range s.cfg.Arch.OfType(t) {
+				for _, inst := range e.Targets() {
+					targets = append(targets, ship.Target{Inst: inst, Type: t, WaitApply: s.cfg.Arch.WaitApply})
+				}
+			}
+		}
+	}
+	var tr ship.Transport = noTransport{}
+	if m := s.cfg.MAL; m != nil {
+		mc := mal.Config{Self: s.name, CheckInterval: m.CheckInterval, ConnFailInterval: m.ConnFailInterval, LoginTimeout: m.LoginTimeout,
+			CompressLevel: m.CompressLevel, Clock: s.clock, Log: s.log, Identity: s.identity}
+		for _, e := range m.Entries {
+			mc.Entries = append(mc.Entries, mal.Entry{Inst: e.InstName, Host: e.Host, Port: e.Port})
+		}
+		node, err := mal.New(mc, malHandler{s})
+		if err != nil {
+			s.recv.Close()
+			return err
+		}
+		s.node, tr = node, node
+	}
+	s.ship = ship.New(ship.Config{Targets: targets, Engine: replEngine{s.eng}, Transport: tr, SendNum: dm.RlogPkgSendNum,
+		Recent: dm.RlogSendApplyMon, Clock: s.clock, Log: s.log, OnChange: s.changed})
+	s.eng.SetShipper(s.ship)
+	if s.node != nil {
+		if err := s.node.Start(context.WithoutCancel(ctx)); err != nil {
+			s.closeReplication()
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) closeReplication() {
+	if s.node != nil {
+		_ = s.node.Close()
+	}
+	s.ship.Close()
+	s.recv.Close()
+}
+
+// changed is called after every change somebody outside waits for. It must
+// not block.
+func (s *Server) changed() {
+	if s.sess != nil {
+		s.sess.StatusChanged()
+	}
+	if s.node != nil {
+		s.node.IdentityChanged()
+	}
+	if s.ship != nil {
+		s.ship.EngineChanged()
+	}
+	if s.dw != nil {
+		s.dw.changed()
+	}
+	s.watchSuspend()
+}
+
+// watchSuspend disconnects every session SESS_FREE_IN_SUSPEND after an archive
+// failure suspended the database, so that clients look for the new primary
+// (manual 5.1).
+func (s *Server) watchSuspend() {
+	after := s.cfg.DM.SessFreeInSuspend
+	s.suspendMu.Lock()
+	defer s.suspendMu.Unlock()
+	suspended := s.eng.Status() == base.StatusSuspend
+	if !suspended || after == 0 {
+		if s.suspendTimer != nil {
+			s.suspendTimer.Stop()
+			s.suspendTimer = nil
+		}
+		return
+	}
+	if s.suspendTimer == nil {
+		s.suspendTimer = time.AfterFunc(after, func() {
+			if s.eng.Status() == base.StatusSuspend && s.sess != nil {
+				s.log.Warn("disconnecting all sessions: the database has been suspended for SESS_FREE_IN_SUSPEND", "after", after)
+				s.sess.DropAll("the database is suspended; a standby may have become the primary")
+			}
+		})
+	}
+}
+
+// halt ends the process at once with an error: something is broken and going
+// on could break a guarantee.
+func (s *Server) halt(err error) {
+	s.log.Error("HALT", "err", err)
+	s.requestStop(stopHalt, err.Error())
+}
+
+func (s *Server) requestStop(how stopKind, why string) {
+	s.stopOnce.Do(func() {
+		s.stopHow, s.stopWhy = how, why
+		s.exiting.Store(how == stopNormal)
+		close(s.stopCh)
+	})
+}
+
+// ErrHalted is the error of an instance that ended because something is broken.
+var ErrHalted = errors.New("the instance halted")
+
+// end stops in the order: no new clients, sessions away, engine flushed while
+// the links still stand (its last package needs the standbys), links, engine
+// closed, watcher told.
+func (s *Server) end() error {
+	<-s.stopCh
+	s.log.Info("instance is ending", "why", s.stopWhy)
+	defer os.Remove(s.pidPath())
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	s.cancelSends()
+	// In Suspend nothing can be hardened: only an abort leads out.
+	if s.stopHow != stopNormal || s.eng.Status() == base.StatusSuspend {
+		s.eng.Abort()
+		s.pg.Close()
+		s.closePorts()
+		s.closeReplication()
+		if s.stopHow == stopHalt {
+			return fmt.Errorf("%w: %s", ErrHalted, s.stopWhy)
+		}
+		return nil
+	}
+	shut, stop := context.WithTimeout(ctx, 2*time.Second)
+	_ = s.pg.Shutdown(shut)
+	stop()
+	err := s.sess.Close(ctx, "the server is shutting down")
+	err = errors.Join(err, s.eng.Close(ctx))
+	s.closePorts()
+	s.closeReplication()
+	if err != nil {
+		s.eng.Abort()
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	s.log.Info("instance ended normally")
+	return nil
+}
+
+func (s *Server) closePorts() {
+	if s.dwLis != nil {
+		s.dwLis.Close()
+		s.dw.close()
+	}
+}
+
+func (s *Server) pidPath() string { return filepath.Join(s.cfg.DM.SystemPath, "dmserver.pid") }
+
+// writePID tells tools which process serves this database. The lock on the
+// database is the engine's, not this file.
+func (s *Server) writePID() error {
+	return os.WriteFile(s.pidPath(), []byte(strconv.Itoa(s.pid)+"\n"), 0o644)
+}
+
+func (s *Server) tls() (*tls.Config, error) {
+	dm := s.cfg.DM
+	if dm.SSLCert == "" {
+		return nil, nil
+	}
+	c, err := tls.LoadX509KeyPair(dm.SSLCert, dm.SSLKey)
+	if err != nil {
+		return nil, fmt.Errorf("SSL_CERT = %s, SSL_KEY = %s: %w", dm.SSLCert, dm.SSLKey, err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// identity is what this instance says to the others (mal hello).
+func (s *Server) identity() mal.Identity {
+	c, p := s.eng.Control(), s.eng.Positions()
+	id := mal.Identity{PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, OGUID: c.OGUID, Mode: s.eng.Mode(), Status: s.eng.Status(),
+		Lineage: s.eng.Lineage(), File: p.File, Keep: p.Cur, Incarnation: s.incarnation}
+	if id.Mode == base.ModeStandby {
+		id.Keep = s.recv.Info().Keep
+	}
+	return id
+}
+
+// isSelf tells whether a configured instance name is this instance.
+func (s *Server) isSelf(inst string) bool { return strings.EqualFold(inst, s.name) }
