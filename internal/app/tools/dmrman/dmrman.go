@@ -19,6 +19,7 @@ import (
 	"datawatch/internal/clock"
 	"datawatch/internal/config"
 	"datawatch/internal/storage/backup"
+	"datawatch/internal/storage/ctl"
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/vfs"
 )
@@ -172,15 +173,18 @@ func (p *program) execute(ctx context.Context, text string) error {
 		err = p.recoverArch(ctx, s, dm)
 	case vUpdateMagic:
 		t := target(dm)
-		var archErr error
-		t.ArchDir, archErr = archDir(dm)
-		if archErr != nil {
-			return &tools.ExitError{Code: tools.ExitUsage, Err: archErr}
+		a, err := localArch(dm)
+		if err != nil {
+			return err
 		}
-		var magic fmt.Stringer
-		if magic, err = backup.UpdateMagic(ctx, p.fs, t); err == nil {
-			fmt.Fprintf(p.out, "DB_MAGIC is now %v; the database may be started\n", magic)
+		if a != nil {
+			t.ArchDir = a.Dir
 		}
+		magic, err := backup.UpdateMagic(ctx, p.fs, t)
+		if err != nil {
+			return classify(err)
+		}
+		fmt.Fprintf(p.out, "DB_MAGIC is now %v; the database may be started\n", magic)
 	case vCheckSet:
 		var m *backup.Manifest
 		if m, err = backup.Verify(ctx, p.fs, s.dir, p.progress("verifying")); err == nil {
@@ -208,7 +212,7 @@ func (p *program) execute(ctx context.Context, text string) error {
 // classify gives an error the exit status of its kind.
 func classify(err error) error {
 	switch {
-	case errors.Is(err, backup.ErrInUse), errors.Is(err, backup.ErrState), errors.Is(err, backup.ErrExists), errors.Is(err, backup.ErrForeign):
+	case errors.Is(err, backup.ErrInUse), errors.Is(err, backup.ErrState), errors.Is(err, backup.ErrExists), errors.Is(err, backup.ErrForeign), errors.Is(err, ctl.ErrPending):
 		return &tools.ExitError{Code: tools.ExitRefused, Err: err}
 	}
 	return err
@@ -218,21 +222,25 @@ func target(dm *config.DM) backup.Target {
 	return backup.Target{Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath}
 }
 
-// archDir is the local archive that dm.ini's neighbours configure, "" when
+// localArch is the local archive that dm.ini's neighbours configure; nil when
 // there is none yet.
-func archDir(dm *config.DM) (string, error) {
+func localArch(dm *config.DM) (*engine.ArchConfig, error) {
 	if !dm.ArchIni {
-		return "", nil
+		return nil, nil
 	}
 	a, err := config.LoadArch(filepath.Join(dm.ConfigPath, "dmarch.ini"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", err
+		return nil, &tools.ExitError{Code: tools.ExitUsage, Err: err}
 	}
-	l, _ := a.Local()
-	return l.Dest, nil
+	l, ok := a.Local()
+	if !ok {
+		return nil, nil
+	}
+	return &engine.ArchConfig{Dir: l.Dest, Name: l.Name, FileSize: l.FileSize << 20, SpaceLimit: l.SpaceLimit << 20,
+		FlushBuf: l.FlushBufSize << 20, ReserveTime: a.ReserveTime}, nil
 }
 
 // progress prints at most one line per tenth of the work.
@@ -262,13 +270,18 @@ func (p *program) backup(ctx context.Context, s stmt, dm *config.DM) (err error)
 	if names, derr := p.fs.ReadDir(s.dir); derr == nil && len(names) > 0 {
 		return fmt.Errorf("backup to %s: %w", s.dir, backup.ErrExists)
 	}
-	e, err := engine.Open(ctx, engine.Config{FS: p.fs, Clock: p.clock, Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath,
+	// The archive takes part: what a crash kept from it is still in the log.
+	local, err := localArch(dm)
+	if err != nil {
+		return err
+	}
+	e, err := engine.Open(ctx, engine.Config{Arch: local, FS: p.fs, Clock: p.clock, Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath,
 		BufferBytes: 16 << 20, InstName: dm.InstanceName, CheckpointInterval: time.Hour})
 	if errors.Is(err, vfs.ErrLocked) {
 		return fmt.Errorf("%w (%w)", backup.ErrInUse, err)
 	}
 	if err != nil {
-		return err
+		return classify(err)
 	}
 	m, err := backup.Online(ctx, p.fs, e, backup.Options{Dir: s.dir, Name: s.name, WithoutLog: s.withoutLog, Created: p.clock.Now(), Progress: p.progress("backing up")})
 	if err := errors.Join(err, e.Close(context.WithoutCancel(ctx))); err != nil {
