@@ -195,7 +195,7 @@ var functionTypes = map[string]uint32{
 	"GROUP_CONCAT": Text, "STRING_AGG": Text, "VERSION": Text, "CURRENT_SCHEMA": Name, "CURRENT_USER": Name,
 	"SESSION_USER": Name, "CURRENT_DATABASE": Name, "CURRENT_CATALOG": Name, "CURRENT_SETTING": Text, "SET_CONFIG": Text,
 	"STRFTIME": Text, "DATE": Text, "TIME": Text, "DATETIME": Text, "CHAR": Text, "RANDOMBLOB": Bytea, "ZEROBLOB": Bytea,
-	"UNHEX": Bytea, "JSON": Text, "JSON_OBJECT": Text, "JSON_ARRAY": Text, "JSON_GROUP_ARRAY": Text, "PG_POSTMASTER_START_TIME": Timestamp,
+	"UNHEX": Bytea, "JSON": Text, "JSON_OBJECT": Text, "JSON_ARRAY": Text, "JSON_GROUP_ARRAY": Text, "PG_POSTMASTER_START_TIME": Timestamp, "PG_SLEEP": Void, "GEN_RANDOM_UUID": UUID,
 }
 
 // typ is the type of the expression in tokens lo to hi. Operators are taken

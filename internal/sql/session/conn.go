@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -259,9 +260,9 @@ func (c *conn) forget(cs *cstmt) {
 
 // run executes an internal statement without parameters or result.
 func (c *conn) run(sql string) error {
-	c.internal = true
+	c.internal = true // to the end: VACUUM prepares statements while it runs
+	defer func() { c.internal = false }()
 	cs, err := c.prepare(sql)
-	c.internal = false
 	if err != nil {
 		return err
 	}
@@ -378,7 +379,12 @@ type valueRow []sqlapi.Value
 func (r valueRow) Kind(i int) sqlapi.Kind { return r[i].Kind }
 func (r valueRow) Int64(i int) int64      { return r[i].Int }
 func (r valueRow) Float64(i int) float64  { return r[i].Float }
-func (r valueRow) Bytes(i int) []byte     { return r[i].Bytes }
+func (r valueRow) Bytes(i int) []byte {
+	if r[i].Kind == sqlapi.Integer {
+		return strconv.AppendInt(nil, r[i].Int, 10)
+	}
+	return r[i].Bytes
+}
 
 // copyRow keeps the current row of st.
 func copyRow(st *sqlite3.Stmt, n int) valueRow {
@@ -388,7 +394,6 @@ func copyRow(st *sqlite3.Stmt, n int) valueRow {
 		switch v.Kind = kindOf(st.ColumnType(i)); v.Kind {
 		case sqlapi.Integer:
 			v.Int = st.ColumnInt64(i)
-			v.Bytes = append([]byte(nil), st.ColumnRawText(i)...)
 		case sqlapi.Float:
 			v.Float = st.ColumnFloat(i)
 			v.Bytes = append([]byte(nil), st.ColumnRawText(i)...)

@@ -53,12 +53,16 @@ func (p *Portal) Columns() []sqlapi.Column {
 	if s.simple <= 0 || s.tx.failed {
 		return st.cols
 	}
+	s.begun(st.text())
+	s.timeout()
+	defer s.finished()
+	p.ran = true
 	cur, err := p.open()
 	if err != nil {
-		p.cur = &cursor{s: s, err: err}
+		p.cur = &cursor{s: s, err: s.mapError(err, st)}
 		return st.cols
 	}
-	p.cur, p.ran = cur, true
+	p.cur = cur
 	s.track(cur)
 	more, err := cur.next()
 	if err != nil {
@@ -105,7 +109,11 @@ func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) erro
 		return "", false, err
 	}
 	defer s.leave()
-	s.begun(p.st.text())
+	if p.cur == nil {
+		s.begun(p.st.text())
+	} else {
+		s.resumed()
+	}
 	s.timeout()
 	defer s.finished()
 	tag, suspended, err = p.run(maxRows, row)

@@ -46,12 +46,12 @@ type Session struct {
 	status atomic.Uint32 // sqlapi.TxStatus
 
 	// For V$SESSIONS.
-	smu                          sync.Mutex
-	sql                          string
-	waiting                      string
-	stmtStart                    time.Time
-	active, holds                bool
-	statements, errs             uint64
+	smu              sync.Mutex
+	sql              string
+	waiting          string
+	stmtStart        time.Time
+	active, holds    bool
+	statements, errs uint64
 }
 
 var errCancelled = &sqlapi.Error{Code: "57014", Message: "canceling statement due to user request"}
@@ -411,6 +411,13 @@ func (s *Session) begun(text string) {
 	if !s.tx.active {
 		s.txTime = now
 	}
+}
+
+// resumed notes that a statement goes on.
+func (s *Session) resumed() {
+	s.smu.Lock()
+	s.active = true
+	s.smu.Unlock()
 }
 
 func (s *Session) finished() {

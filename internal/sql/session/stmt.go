@@ -296,4 +296,3 @@ func (st *Stmt) Bind(params []sqlapi.Value) (sqlapi.Portal, error) {
 func endsFailed(k dialect.Kind) bool {
 	return k == dialect.Rollback || k == dialect.Commit || k == dialect.RollbackTo
 }
-

@@ -409,4 +409,3 @@ func showMilliseconds(v string) string {
 	}
 	return strconv.FormatInt(n, 10) + "ms"
 }
-

@@ -1,0 +1,28 @@
+package session
+
+import (
+	"context"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/pagestore"
+)
+
+// Engine is the part of the storage engine (package engine) that FromEngine
+// adapts.
+type Engine interface {
+	Mode() base.Mode
+	Status() base.Status
+	Store() *pagestore.Store
+	WaitHardened(ctx context.Context, lsn base.LSN) error
+}
+
+// FromEngine makes a Database of a storage engine.
+func FromEngine(e Engine) Database { return engineDB{e} }
+
+type engineDB struct{ Engine }
+
+func (d engineDB) NewHandle(readOnly bool) Handle { return d.Store().NewHandle(readOnly) }
+func (d engineDB) LockWrite(ctx context.Context, h Handle) error {
+	return d.Store().LockWrite(ctx, h.(*pagestore.Handle))
+}
+func (d engineDB) UnlockWrite(h Handle) { d.Store().UnlockWrite(h.(*pagestore.Handle)) }
