@@ -191,6 +191,41 @@ func TestFullAndTooLarge(t *testing.T) {
 	same(t, got, kept)
 }
 
+// Packages larger than a file, and a circle filled to the last byte.
+func TestLargePackages(t *testing.T) {
+	m := newFS(t, MinFileSize)
+	l, _ := mustCollect(t, m)
+	_, total := l.Space()
+	mk := newMaker(2)
+	small, huge := mk.pkg(t, 100), mk.pkg(t, int(total)/3*2)
+	if err := l.Append(small, huge); err != nil {
+		t.Fatal(err)
+	}
+	free, _ := l.Space()
+	overhead := mk.pkg(t, 0).EncodedLen() + 3 // and the longer length of the payload
+	mk.lseq, mk.lsn = mk.lseq-1, mk.lsn-1
+	last := mk.pkg(t, int(free)-overhead)
+	if err := l.Append(last); err != nil {
+		t.Fatal(err)
+	}
+	if free, _ := l.Space(); free != 0 {
+		t.Fatalf("%d bytes free, the test wants none", free)
+	}
+	if err := l.Append(mk.pkg(t, 0)); !errors.Is(err, ErrFull) {
+		t.Fatalf("Append to a full circle: %v", err)
+	}
+	_, got := mustCollect(t, m)
+	same(t, got, []*redo.Package{small, huge, last})
+	if err := l.SetCheckpoint(last.MaxLSN+1, 0); !errors.Is(err, ErrContinuity) {
+		t.Fatalf("checkpoint beyond the end: %v", err)
+	}
+	if err := l.SetCheckpoint(huge.MaxLSN, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, got = mustCollect(t, m)
+	same(t, got, []*redo.Package{last})
+}
+
 func TestAppendRefusesWhatDoesNotContinue(t *testing.T) {
 	l, _ := mustCollect(t, newFS(t, MinFileSize))
 	mk := newMaker(3)

@@ -33,7 +33,8 @@ func (l *Log) LastLSN() base.LSN {
 // SetCheckpoint tells that every change up to lsn is in the data files: Recover
 // will not yield packages without a higher LSN, and their room becomes free
 // once the header is on disk (at most up to the package lseq, when that is not
-// 0). A checkpoint before the current one changes nothing. Called with the last
+// 0). A checkpoint before the current one changes nothing; one beyond the end of
+// the log is ErrContinuity. Called with the last
 // LSN before Close it makes the next Recover yield nothing.
 func (l *Log) SetCheckpoint(lsn base.LSN, lseq base.Seq) error {
 	l.headerMu.Lock()
@@ -42,6 +43,11 @@ func (l *Log) SetCheckpoint(lsn base.LSN, lseq base.Seq) error {
 	if !l.ready {
 		l.mu.Unlock()
 		return fmt.Errorf("set checkpoint: %w", ErrState)
+	}
+	if lsn > l.end.prevLSN { // Recover would skip packages that are appended later
+		end := l.end.prevLSN
+		l.mu.Unlock()
+		return fmt.Errorf("%w: checkpoint at LSN %d, the log ends at %d", ErrContinuity, lsn, end)
 	}
 	covers := func(m mark) bool { return m.prevLSN <= lsn && (lseq == 0 || m.next <= lseq+1) }
 	to, drop := l.ckpt, 0
