@@ -123,6 +123,9 @@ func (x *m) judge(n string) (Verdict, string) {
 	return Judge(x.In.Status, x.Remotes[n].LastInst, x.In.OK, x.instOK(n, x.now))
 }
 
+// answers: the remote watcher was heard lately and can be asked now.
+func (x *m) answers(n string) bool { return x.alive(n, x.now) && x.Remotes[n].Link }
+
 // commandElsewhere names a live remote that is in the hands of a command or a
 // takeover; "" when there is none.
 func (x *m) commandElsewhere() string {

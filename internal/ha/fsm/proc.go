@@ -63,9 +63,14 @@ func (x *m) procReply(req uint64, err string) {
 	x.procFailed(err)
 }
 
-// procTick repeats a step of a takeover that has failed.
+// procTick repeats a step of a takeover that has failed, and ends a round of
+// questions that a watcher leaves open.
 func (x *m) procTick() {
 	p := x.p
+	if p != nil && len(p.asked) > 0 && x.now.Sub(p.askedAt) >= x.Cfg.ErrorTime {
+		x.procFailed("no answer from the watchers of " + strings.Join(sorted(p.asked), ", "))
+		return
+	}
 	if p != nil && p.wait == 0 && len(p.asked) == 0 && !p.retryAt.IsZero() && !x.now.Before(p.retryAt) {
 		p.retryAt = time.Time{}
 		x.next()
@@ -148,7 +153,7 @@ func (x *m) opened() {
 
 // ask puts drop_claim or drop_keep to the watchers in the map before p goes on.
 func (x *m) ask(p *proc, cmds map[string]string, evidence string) {
-	p.asked = map[string]uint64{}
+	p.asked, p.askedAt = map[string]uint64{}, x.now
 	for _, n := range sorted(cmds) {
 		p.asked[n] = x.tell(n, proto.WatcherCommand{Cmd: cmds[n], Evidence: evidence}, pend{kind: pendAsk})
 	}

@@ -230,7 +230,7 @@ func (x *m) openConditions() (missing []string, ok bool) {
 		return nil, false
 	}
 	for _, n := range x.names() {
-		if !x.alive(n, x.now) {
+		if !x.answers(n) {
 			missing = append(missing, n)
 			continue
 		}
@@ -274,7 +274,7 @@ func (x *m) standbysComing() string {
 func (x *m) startOpening(granted []string) {
 	cmds := map[string]string{}
 	for _, n := range x.names() {
-		if !x.alive(n, x.now) {
+		if !x.answers(n) {
 			continue
 		}
 		cmds[n] = proto.DWCmdDropClaim
@@ -324,7 +324,7 @@ func (x *m) archAtOpen(n string) (base.ArchState, string) {
 	in, ri := x.In.Status, x.Remotes[n].Status.Inst
 	at := "primary at " + in.File.String() + ", " + n + " at " + ri.Apply.String() + ", kept " + ri.Keep.String()
 	switch {
-	case contains(x.p.targets, n) && !x.alive(n, x.now):
+	case contains(x.p.targets, n) && !x.answers(n):
 		return base.ArchInvalid, "left out by grant of the confirm monitor"
 	case !x.instOK(n, x.now) || ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen:
 		return base.ArchInvalid, n + " is not Standby and Open"

@@ -130,6 +130,7 @@ type Held struct {
 type proc struct {
 	kind    procKind
 	asked   map[string]uint64 // remotes that still have to answer, with request
+	askedAt time.Time
 	steps   []proto.InstanceCommand
 	wait    uint64 // request in progress
 	tries   int

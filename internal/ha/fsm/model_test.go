@@ -1,0 +1,266 @@
+package fsm_test
+
+import (
+	"fmt"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// entry is one package of a modelled database: a commit, or the record of an
+// opening.
+type entry struct {
+	id   uint64 // of the commit; 0 for an opening
+	open *base.OpenRecord
+}
+
+type marc struct {
+	state  base.ArchState
+	failed bool
+}
+
+// mdb models a database with realtime archives: what it has on disk, what it
+// keeps in memory, and the rules of the server's manual.
+type mdb struct {
+	w      *world
+	name   string
+	up     bool
+	hung   bool
+	inc    int
+	mode   base.Mode // on disk
+	status base.Status
+	log    []entry // on disk
+	lin    base.Lineage
+	seq    uint64
+	// memory
+	keep    *entry
+	arch    map[string]*marc
+	pending *entry
+	claim   string
+	claimID uint64
+	normal  bool
+}
+
+func (d *mdb) pos(n int) base.Position { return base.Position{Seq: base.Seq(n), LSN: base.LSN(n)} }
+
+func (d *mdb) start() {
+	if d.up {
+		return
+	}
+	d.up, d.hung, d.inc, d.status, d.keep, d.pending, d.claim, d.normal = true, false, d.inc+1, base.StatusMount, nil, nil, "", false
+	d.arch = map[string]*marc{}
+	for _, n := range d.w.names {
+		if n != d.name {
+			d.arch[n] = &marc{state: base.ArchValid}
+		}
+	}
+}
+
+func (d *mdb) crash() {
+	d.up, d.keep, d.pending, d.claim = false, nil, nil, ""
+}
+
+func (d *mdb) append(e entry) {
+	d.log = append(d.log, e)
+	if e.open != nil {
+		d.lin = d.lin.Append(*e.open)
+	}
+}
+
+// accept is the receiving side: the redo must continue what is there and come
+// from a database of the same lineage.
+func (d *mdb) accept(from *mdb, e entry, at int) bool {
+	if !d.up || d.hung || d.mode != base.ModeStandby || d.status != base.StatusOpen {
+		return false
+	}
+	have := len(d.log)
+	if d.keep != nil {
+		have++
+	}
+	if have == at+1 && d.keep != nil && same(*d.keep, e) {
+		return true // sent again
+	}
+	if have != at || from.lin.Last().TGUID != d.fullLin().Last().TGUID {
+		return false
+	}
+	if d.keep != nil {
+		d.append(*d.keep)
+	}
+	d.keep = &e
+	return true
+}
+
+// fullLin is the lineage with a kept opening counted.
+func (d *mdb) fullLin() base.Lineage {
+	if d.keep != nil && d.keep.open != nil {
+		return d.lin.Append(*d.keep.open)
+	}
+	return d.lin
+}
+
+func same(a, b entry) bool {
+	if a.open != nil || b.open != nil {
+		return a.open != nil && b.open != nil && a.open.TGUID == b.open.TGUID
+	}
+	return a.id == b.id
+}
+
+// ship sends a package to every Valid standby; then it is on the own disk.
+func (d *mdb) ship(e entry) bool {
+	ok := true
+	for _, n := range d.w.names {
+		a := d.arch[n]
+		if a == nil || a.state != base.ArchValid {
+			continue
+		}
+		a.failed = !(d.w.reach("d:"+d.name, "d:"+n) && d.w.dbs[n].accept(d, e, len(d.log)))
+		ok = ok && !a.failed
+	}
+	if !ok {
+		d.pending, d.status = &e, base.StatusSuspend
+		return false
+	}
+	d.append(e)
+	d.pending = nil
+	return true
+}
+
+// commit is a client's write; true means acknowledged.
+func (d *mdb) commit(id uint64) bool {
+	if !d.up || d.hung || d.mode != base.ModePrimary || d.status != base.StatusOpen {
+		return false
+	}
+	return d.ship(entry{id: id})
+}
+
+// chatter is what flows on MAL links without being asked for.
+func (d *mdb) chatter() {
+	if !d.up || d.hung {
+		return
+	}
+	for _, n := range d.w.names {
+		s := d.w.dbs[n]
+		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.reach("d:"+d.name, "d:"+n) {
+			continue
+		}
+		if r, _ := d.lin.Compare(s.lin); r != base.Equal && r != base.RemoteContained {
+			continue
+		}
+		// Whatever the primary hardened may be replayed.
+		if s.keep != nil && len(d.log) > len(s.log) && same(*s.keep, d.log[len(s.log)]) {
+			s.append(*s.keep)
+			s.keep = nil
+		}
+		if d.arch[n].state == base.ArchValid && d.status != base.StatusMount {
+			s.claim, s.claimID = d.name, d.lin.Last().ID
+		} else if s.claim == d.name {
+			s.claim = ""
+		}
+	}
+}
+
+func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
+	fail := func(f string, a ...any) (base.Code, string) { return -1, fmt.Sprintf(f, a...) }
+	switch c.Cmd {
+	case proto.CmdOpen:
+		switch {
+		case d.status == base.StatusOpen:
+		case d.mode != base.ModePrimary:
+			d.status = base.StatusOpen
+		case d.status == base.StatusSuspend:
+			d.status = base.StatusOpen
+			for _, a := range d.arch {
+				a.failed = false
+			}
+			if d.pending != nil && !d.ship(*d.pending) {
+				return fail("send failed again")
+			}
+		default:
+			d.w.opens++
+			r := &base.OpenRecord{ID: d.lin.Last().ID + 1, TGUID: fmt.Sprintf("%s-%d", d.name, d.w.opens), CurInst: d.name,
+				Apply: []base.Position{d.pos(len(d.log))}}
+			d.status = base.StatusOpen
+			if !d.ship(entry{open: r}) {
+				return fail("send failed at open")
+			}
+		}
+	case proto.CmdMount:
+		if d.status == base.StatusSuspend {
+			return fail("suspended")
+		}
+		d.status = base.StatusMount
+	case proto.CmdSuspend:
+		if d.status != base.StatusOpen && d.status != base.StatusSuspend {
+			return fail("not open")
+		}
+		d.status = base.StatusSuspend
+	case proto.CmdSetMode:
+		if d.mode != c.Mode && d.status != base.StatusMount {
+			return fail("not mounted")
+		}
+		d.mode = c.Mode
+		if d.mode == base.ModePrimary {
+			d.claim = ""
+		}
+	case proto.CmdSetArch:
+		for _, n := range d.w.names {
+			if a := d.arch[n]; a != nil && (c.Inst == "" || c.Inst == n) {
+				a.state = c.State
+				if c.State == base.ArchInvalid {
+					a.failed = false
+				}
+			}
+		}
+	case proto.CmdApplyKeep:
+		if d.keep != nil {
+			d.append(*d.keep)
+			d.keep = nil
+		}
+	case proto.CmdDropKeep:
+		if d.mode != base.ModeStandby {
+			return fail("no standby")
+		}
+		d.keep = nil
+	case proto.CmdArchSend:
+		s := d.w.dbs[c.Inst]
+		if !d.w.reach("d:"+d.name, "d:"+c.Inst) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
+			return fail("cannot send")
+		}
+		for i, e := range s.log {
+			if i >= len(d.log) || !same(e, d.log[i]) {
+				d.w.bad("%s and %s differ at package %d: recovery would overwrite", d.name, s.name, i)
+				return fail("gap")
+			}
+		}
+		for _, e := range d.log[len(s.log):] {
+			s.append(e)
+		}
+	case proto.CmdShutdown:
+		d.crash()
+		d.normal = c.How == "normal"
+	}
+	return 0, ""
+}
+
+func (d *mdb) report() proto.InstanceStatus {
+	d.seq++
+	at := d.pos(len(d.log))
+	st := proto.InstanceStatus{Seq: d.seq, PID: 1000*int(d.name[0]) + d.inc, Incarnation: fmt.Sprintf("%s%d", d.name, d.inc), InstName: d.name,
+		Mode: d.mode, Status: d.status, PmntMagic: 7, Cur: at, File: at, Apply: at, Stand: at, Keep: at, Replay: at,
+		Lineage: d.lin, ValidClaim: d.claim != "", ValidClaimFrom: d.claim, ValidClaimID: d.claimID}
+	if d.keep != nil {
+		st.Keep = d.pos(len(d.log) + 1)
+	}
+	for _, n := range d.w.names {
+		if n == d.name {
+			continue
+		}
+		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: base.ArchRealtime, State: d.arch[n].state, SendFailed: d.arch[n].failed})
+		o := d.w.dbs[n]
+		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach("d:"+d.name, "d:"+n)})
+	}
+	return st
+}
+
+func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -1,0 +1,120 @@
+package fsm_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"datawatch/internal/base"
+)
+
+func TestStartAndKillPrimary(t *testing.T) {
+	for n := 2; n <= 4; n++ {
+		w := newWorld(t, uint64(n), n, auto())
+		w.startAll()
+		w.settle(time.Minute)
+		w.run(5 * time.Second)
+		for i := range 6 {
+			w.dbs[w.primary()].crash()
+			w.settle(2 * time.Minute)
+			w.durable()
+			w.run(time.Duration(i) * time.Second)
+		}
+		if len(w.acked) < 100 {
+			t.Fatalf("only %d commits", len(w.acked))
+		}
+	}
+}
+
+func (w *world) primary() string {
+	for _, n := range w.names {
+		if d := w.dbs[n]; d.up && d.mode == base.ModePrimary && d.status == base.StatusOpen {
+			return n
+		}
+	}
+	return ""
+}
+
+// fault does one of the faults of the world; every number means one.
+func (w *world) fault(k int) {
+	pick := func(i int) string { return w.names[i%len(w.names)] }
+	a, b := pick(k/16), pick(k/64)
+	switch k % 16 {
+	case 0, 1, 2:
+		w.log("FAULT kill database %s", a)
+		w.dbs[a].crash()
+	case 3:
+		if p := w.primary(); p != "" {
+			w.log("FAULT kill primary %s", p)
+			w.dbs[p].crash()
+		}
+	case 4:
+		w.log("FAULT kill watcher %s", a)
+		w.ws[a].up = false
+	case 5, 6:
+		w.startWatcher(a)
+	case 7:
+		w.log("FAULT kill monitor")
+		w.monUp = false
+	case 8:
+		w.startMonitor()
+	case 9:
+		w.log("FAULT cut databases %s %s", a, b)
+		w.cut[link("d:"+a, "d:"+b)] = true
+	case 10:
+		w.log("FAULT cut watchers %s %s", a, b)
+		w.cut[link("w:"+a, "w:"+b)] = true
+	case 11:
+		w.log("FAULT cut monitor %s", a)
+		w.cut[link("w:"+a, "m:")] = true
+	case 12:
+		w.log("FAULT isolate %s", a)
+		for _, n := range w.names {
+			w.cut[link("d:"+a, "d:"+n)], w.cut[link("w:"+a, "w:"+n)] = true, true
+		}
+		w.cut[link("w:"+a, "m:")] = true
+	case 13:
+		w.log("FAULT heal")
+		clear(w.cut)
+	case 14:
+		w.log("FAULT hang %s", a)
+		w.dbs[a].hung = true
+	case 15:
+		w.log("FAULT resume %s", a)
+		w.dbs[a].hung = false
+	}
+	w.links() // whoever dies loses its connections, however soon it is back
+}
+
+func (w *world) repair() {
+	w.links()
+	clear(w.cut)
+	for _, n := range w.names {
+		w.dbs[n].hung = false
+		w.startWatcher(n)
+	}
+	w.startMonitor()
+}
+
+// TestRandomWalks: whatever happens, G3 and durability hold, nothing splits,
+// and once faults stop the group becomes healthy again without a hand.
+func TestRandomWalks(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		cfg := auto()
+		cfg.Reconnect = rapid.Bool().Draw(rt, "reconnect")
+		cfg.FailoverForce = rapid.Bool().Draw(rt, "force")
+		w := newWorld(rt, rapid.Uint64().Draw(rt, "seed"), rapid.IntRange(2, 4).Draw(rt, "databases"), cfg)
+		w.startAll()
+		w.settle(2 * time.Minute)
+		for _, k := range rapid.SliceOfN(rapid.IntRange(0, 1<<14), 1, 25).Draw(rt, "faults") {
+			w.fault(k % 1024)
+			w.run(time.Duration(k/1024) * 600 * time.Millisecond)
+			w.fail()
+		}
+		w.log("REPAIR")
+		w.repair()
+		w.settle(10 * time.Minute)
+		w.durable()
+	})
+}
