@@ -97,7 +97,7 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 		"the standby itself was told by this primary that its archive is Valid",
 		"%s says %v, from %q in reign %d (the primary's reign is %d)", sn, ti.ValidClaim, ti.ValidClaimFrom, ti.ValidClaimID, p.Reign())
 	link, ok := target.Link(pn)
-	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s still sees %s (link known: %v)", sn, pn, ok)
+	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s", linkText(ok, sn, pn))
 	why, free := v.commandFree(true)
 	l.Add(free, "no monitor command runs or was cut off by the failure", "%s", why)
 	if !o.Auto {
@@ -150,15 +150,24 @@ func TakeoverForce(v View, target Peer) List {
 	ti := target.Status.Inst
 	l.Add(ti.Mode == base.ModeStandby, "the database is in Standby mode", "%s is %s", sn, ti.Mode)
 	l.Add(ti.Status == base.StatusOpen || ti.Status == base.StatusMount, "it is Open or Mount", "%s is %s", sn, ti.Status)
+	most := target
 	for _, q := range v.Standbys() {
-		if v.InstOK(q) && ti.Keep.Less(q.Status.Inst.Keep) {
-			l.Add(false, "its KLSN is the largest of all standbys", "%s has %s, %s has %s", sn, ti.Keep, q.Inst(), q.Status.Inst.Keep)
+		if v.InstOK(q) && most.Status.Inst.Keep.Less(q.Status.Inst.Keep) {
+			most = q
 		}
 	}
+	l.Add(!ti.Keep.Less(most.Status.Inst.Keep), "its KLSN is the largest of all standbys", "%s has %s, %s has %s", sn, ti.Keep, most.Inst(), most.Status.Inst.Keep)
 	l.Add(target.Status.CtlStatus == proto.CtlValid, "its control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
 	why, free := v.commandFree(false)
 	l.Add(free, "no monitor command runs", "%s", why)
 	return l
+}
+
+func linkText(known bool, from, to string) string {
+	if !known {
+		return from + " does not report its link to " + to
+	}
+	return from + " is still connected to " + to
 }
 
 func names(ps []Peer) string {

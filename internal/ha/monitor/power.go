@@ -45,7 +45,7 @@ func (m *Monitor) each(ctx context.Context, g *group, ps []cond.Peer, verb strin
 		}
 		did++
 		if _, err := m.call(ctx, g, p, cmd(p)); err != nil {
-			errs = append(errs, base.Errorf(base.CodeOf(err, CodeError), "%s %s: %v", verb, p.Inst(), err))
+			errs = append(errs, base.Errorf(base.CodeOf(err, CodeError), "%s %s: %s", verb, p.Inst(), plainText(err)))
 			m.tell("monitor", "%s %s failed: %v", verb, p.Inst(), err)
 			continue
 		}
@@ -270,7 +270,7 @@ func (m *Monitor) SetRecoverTime(ctx context.Context, groupName, db string, seco
 func (m *Monitor) recoverTime(ctx context.Context, g *group, prim cond.Peer, standby string, seconds int) error {
 	_, err := m.call(ctx, g, prim, proto.WatcherCommand{Cmd: proto.DWCmdRecoverT, Inst: standby, Value: fmt.Sprint(seconds)})
 	if err != nil {
-		return base.Errorf(base.CodeOf(err, CodeError), "recover time of %s at the watcher of %s: %v", standby, prim.Inst(), err)
+		return base.Errorf(base.CodeOf(err, CodeError), "recover time of %s at the watcher of %s: %s", standby, prim.Inst(), plainText(err))
 	}
 	m.tell("monitor", "recover time of %s at the watcher of %s is %d s", standby, prim.Inst(), seconds)
 	return nil

@@ -47,7 +47,7 @@ func (m *Monitor) Login(ctx context.Context, user, password string) error {
 	}
 	_, err = m.call(ctx, in[0], active[0], proto.WatcherCommand{Cmd: proto.DWCmdLogin, Inst: active[0].Inst(), User: user, Password: password})
 	if err != nil {
-		return base.Errorf(base.CodeOf(err, CodeLoginFailed), "login checked by %s: %v", active[0].Inst(), err)
+		return base.Errorf(base.CodeOf(err, CodeLoginFailed), "login checked by %s: %v", active[0].Inst(), plainText(err))
 	}
 	m.mu.Lock()
 	m.login = user
@@ -138,7 +138,7 @@ func confirmSeen(v cond.View) bool {
 
 // Switchover swaps the roles of a standby and the primary (manual 4.4 #25, 6.5).
 func (m *Monitor) Switchover(ctx context.Context, groupName, db string) error {
-	done, err := m.begin("switchover "+db, true)
+	done, err := m.begin(strings.TrimSpace("switchover "+db), true)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (m *Monitor) Takeover(ctx context.Context, groupName, db string, force bool
 	if force {
 		name = "takeover force "
 	}
-	done, err := m.begin(name+db, true)
+	done, err := m.begin(strings.TrimSpace(name+db), true)
 	if err != nil {
 		return err
 	}

@@ -165,7 +165,7 @@ func (h *held) step(ctx context.Context, p cond.Peer, text string, order proto.I
 }
 
 func (h *held) failed(text string, err error) error {
-	return base.Errorf(base.CodeOf(err, CodeError), "%s failed at step %d (%s): %v", h.kind, h.n, text, err)
+	return base.Errorf(base.CodeOf(err, CodeError), "%s failed at step %d (%s): %v", h.kind, h.n, text, plainText(err))
 }
 
 // end ends the command everywhere, as failed when err is not nil, and returns
@@ -185,6 +185,16 @@ func (h *held) end(err error) error {
 		h.m.tell("monitor", "%s is complete", h.kind)
 	}
 	return err
+}
+
+// plainText is the text of an error without its code, for wrapping into one
+// that carries the code itself.
+func plainText(err error) string {
+	var e *base.Error
+	if errors.As(err, &e) && err == error(e) {
+		return e.Msg
+	}
+	return err.Error()
 }
 
 func condError(code base.Code, what string, l cond.List) error {
