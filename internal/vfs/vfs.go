@@ -2,6 +2,12 @@
 // system's (OS), or one in memory that can lose unsynced data, tear writes,
 // clone itself as after a power cut and inject errors (Mem). Storage code
 // opens no file except through an FS.
+//
+// It keeps no guarantee itself; it makes G1, G4 and G9 testable: a hook on Mem
+// sees every operation before and after, CrashClone is the disk a restart could
+// find at that moment, Inject fails operations (full disk, input/output error,
+// short write, failed sync). What Mem does not model: sectors that rot, and
+// writes that a disk reports as synced and loses.
 package vfs
 
 import (
