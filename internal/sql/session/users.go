@@ -87,9 +87,11 @@ func (b *Backend) Verifier(user string) (verifier string, isDefault, ok bool) {
 		return "", false, false
 	}
 	defer b.readers.put(c)
+	// Until the end: SQLite prepares the statement again, and asks the
+	// authorizer again, when the schema has changed since.
 	c.internal = true
+	defer func() { c.internal = false }()
 	cs, err := c.prepare("SELECT VERIFIER, IS_DEFAULT FROM " + userTable + " WHERE NAME = $1")
-	c.internal = false
 	if err != nil {
 		b.log.Error("read users", "err", err)
 		return "", false, false
