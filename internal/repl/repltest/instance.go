@@ -37,7 +37,7 @@ type Engine struct {
 	opens    int
 	NoArch   bool
 	arched   int // packages in the archive; -1 all
-	Gate     chan struct{}
+	gate     chan struct{}
 	Fail     error // of AppendForeign
 	Appended func(*redo.Package)
 	OnChange func()
@@ -91,6 +91,10 @@ func (e *Engine) LogEnd() base.Position {
 }
 
 func (e *Engine) Replayed() base.Position { return e.LogEnd() }
+
+// SetGate makes AppendForeign wait for a value (or the end) of the channel; nil
+// ends that.
+func (e *Engine) SetGate(g chan struct{}) { e.mu.Lock(); e.gate = g; e.mu.Unlock() }
 
 // Log is a copy of what is on disk.
 func (e *Engine) Log() []*redo.Package {
@@ -210,7 +214,7 @@ func Package(pos base.Position, openID uint64, src base.Magic, rec *base.OpenRec
 // AppendForeign checks G5 once more and appends.
 func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error {
 	e.mu.Lock()
-	gate := e.Gate
+	gate := e.gate
 	e.mu.Unlock()
 	if gate != nil {
 		select {
@@ -301,6 +305,21 @@ func (e *Engine) Commit(ctx context.Context, s *ship.Shipper, size int) (*redo.P
 	p := e.next(nil, size)
 	e.mu.Unlock()
 	return p, e.flush(ctx, s, p)
+}
+
+// Deliver ships and hardens a package made by the caller.
+func (e *Engine) Deliver(ctx context.Context, s *ship.Shipper, p *redo.Package) error {
+	return e.flush(ctx, s, p)
+}
+
+// Truncate forgets what is behind a package, as a database restored from a
+// backup.
+func (e *Engine) Truncate(seq base.Seq) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.log) > 0 && e.log[len(e.log)-1].GSEQ > seq {
+		e.log = e.log[:len(e.log)-1]
+	}
 }
 
 func (e *Engine) flush(ctx context.Context, s *ship.Shipper, p *redo.Package) error {

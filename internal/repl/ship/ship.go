@@ -102,8 +102,8 @@ type Shipper struct {
 	targets []*target
 	byName  map[string]*target
 
-	one sync.Mutex // one package, one check of positions at a time
-	buf []byte     // of the message being sent; guarded by one
+	one chan struct{} // semaphore: one package, one check of positions at a time
+	buf []byte        // of the message being sent; guarded by one
 
 	mu       sync.Mutex
 	hardened base.Position
@@ -155,7 +155,7 @@ func New(cfg Config) *Shipper {
 		cfg.OnChange = func() {}
 	}
 	cfg.SendNum = max(cfg.SendNum, 16)
-	s := &Shipper{cfg: cfg, byName: map[string]*target{}}
+	s := &Shipper{cfg: cfg, byName: map[string]*target{}, one: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, c := range cfg.Targets {
 		t := &target{Target: c, send: make(chan struct{}, 1), wake: make(chan struct{}, 1),
@@ -174,6 +174,17 @@ func (s *Shipper) Close() {
 	s.wg.Wait()
 }
 
+func (s *Shipper) enter(ctx context.Context) error {
+	select {
+	case s.one <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Shipper) leave() { <-s.one }
+
 // errInvalidated: the watcher made the archive Invalid while a send was under
 // way; its acknowledgement is not needed any more.
 var errInvalidated = errors.New("archive made Invalid meanwhile")
@@ -182,8 +193,10 @@ var errInvalidated = errors.New("archive made Invalid meanwhile")
 // all have acknowledged it (manual 2.2.11.4). Otherwise the error names those
 // that have not; their states stay as they are.
 func (s *Shipper) Ship(ctx context.Context, pkg *redo.Package) error {
-	s.one.Lock()
-	defer s.one.Unlock()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
 	s.mu.Lock()
 	s.pending, s.failed, s.started = pkg, false, pkg.GSEQ
 	s.mu.Unlock()
@@ -201,8 +214,10 @@ func (s *Shipper) Ship(ctx context.Context, pkg *redo.Package) error {
 // 2.2.11.5). For realtime targets with ARCH_WAIT_APPLY it waits until they have
 // replayed the package: only now may they (G7).
 func (s *Shipper) ShipTimely(ctx context.Context, pkg *redo.Package) error {
-	s.one.Lock()
-	defer s.one.Unlock()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
 	s.mu.Lock()
 	s.started = pkg.GSEQ
 	s.mu.Unlock()

@@ -96,7 +96,7 @@ func (s *Shipper) settle(t *target) {
 		s.sayInvalid(s.ctx, t)
 		return
 	}
-	if err := s.settleValid(t); err != nil {
+	if err := s.settleValid(t); err != nil && t.valid() {
 		s.behind(t, err)
 	}
 }
@@ -105,8 +105,13 @@ func (s *Shipper) settle(t *target) {
 func (s *Shipper) settleValid(t *target) error {
 	// No package may be under way: one that waits for this very link fails with
 	// it, so the lock comes free.
-	s.one.Lock()
-	defer s.one.Unlock()
+	if s.enter(s.ctx) != nil {
+		return nil
+	}
+	defer s.leave()
+	if !t.valid() {
+		return nil
+	}
 	ctx, cancel := t.untilInvalid(s.ctx)
 	defer cancel()
 	info, err := s.say(ctx, t, base.ArchUnknown)
@@ -139,10 +144,12 @@ func (s *Shipper) settleValid(t *target) error {
 	return nil
 }
 
-// ends returns the end of the own log and the package beyond it that was sent,
-// if any; failed says that it will be sent again. Read in this order, a package
-// that is hardened meanwhile is in one of the two.
-func (s *Shipper) ends() (file base.Position, pending *redo.Package, failed bool) {
+// ends returns the end of the own log, as far as it concerns a target, and the
+// package beyond it that was sent or will be, if any; failed says that it will
+// be sent again. Read in this order, a package that is hardened meanwhile is in
+// one of the two. A timely target gets packages when they are in the own log
+// already: for it a package is pending until it is hardened.
+func (s *Shipper) ends(t *target) (file base.Position, pending *redo.Package, failed bool) {
 	s.mu.Lock()
 	pending, failed = s.pending, s.failed
 	hardened := s.hardened
@@ -152,6 +159,9 @@ func (s *Shipper) ends() (file base.Position, pending *redo.Package, failed bool
 		file = hardened
 	}
 	if pending != nil && pending.GSEQ <= file.Seq {
+		if t.Type == base.ArchTimely {
+			return base.Position{Seq: pending.GSEQ - 1, LSN: pending.PrevLSN}, pending, false
+		}
 		pending, failed = nil, false
 	}
 	return file, pending, failed
@@ -161,7 +171,7 @@ func (s *Shipper) ends() (file base.Position, pending *redo.Package, failed bool
 // newest package it acknowledged, or the one before when that is the pending
 // package, which comes again.
 func (s *Shipper) compare(t *target, info mal.StandbyInfo) error {
-	file, p, failed := s.ends()
+	file, p, failed := s.ends(t)
 	t.mu.Lock()
 	want := t.acked
 	if t.ackedID != s.cfg.Engine.Lineage().Last().ID {
@@ -218,7 +228,7 @@ func (t *target) untilInvalid(ctx context.Context) (context.Context, context.Can
 // say sends a State and returns the standby's answer.
 func (s *Shipper) say(ctx context.Context, t *target, st base.ArchState) (mal.StandbyInfo, error) {
 	var info mal.StandbyInfo
-	file, pending, _ := s.ends()
+	file, pending, _ := s.ends(t)
 	l := s.cfg.Engine.Lineage()
 	m := mal.State{State: st, File: file}
 	if pending != nil {
@@ -342,8 +352,10 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 	if busy {
 		return base.Errorf(standby.CodeChanging, "archive is being sent to it")
 	}
-	s.one.Lock()
-	defer s.one.Unlock()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
 	if st := e.Status(); st != base.StatusSuspend && st != base.StatusMount {
 		return base.Errorf(standby.CodeState, "database is %v; it must be suspended (or mounted)", st)
 	}
@@ -357,7 +369,7 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	file, p, _ := s.ends()
+	file, p, _ := s.ends(t)
 	switch {
 	case info.Mode != base.ModeStandby:
 		return base.Errorf(standby.CodeMode, "it is in %v mode, not Standby", info.Mode)

@@ -168,6 +168,7 @@ func (r *Receiver) state(from string, s mal.State) (changed bool, err error) {
 	case end.pos == s.File && named(end): // the same, kept package included
 		r.releaseUpTo(s.File, s.OpenID)
 	case stand.pos == s.File && named(stand) && r.kept != nil && end.pos == s.Pending: // the pending one is kept
+	case r.kept == nil && end.pos == s.Pending && named(end): // or, timely, here already
 	default:
 		if mine {
 			changed = r.setClaim(Claim{})

@@ -374,7 +374,7 @@ func TestAcknowledgements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, e := receiver(t, func(c *standby.Config) { c.BufNum = 2 })
 		gate := make(chan struct{})
-		e.Gate = gate
+		e.SetGate(gate)
 		c := &chain{}
 		must(t, offer(r, "A", headOf(c, c.open("one")), first(c)))
 		for range 2 { // one in the engine, one queued: the limit, not above it
@@ -413,7 +413,7 @@ func TestTimelyAndRecoveryAcknowledgeInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, e := receiver(t, nil)
 		gate := make(chan struct{})
-		e.Gate = gate
+		e.SetGate(gate)
 		c := &chain{}
 		c.open("one")
 		must(t, offer(r, "A", c.head(mal.KindTimely), first(c))) // ARCH_WAIT_APPLY = 0: at once
@@ -448,7 +448,7 @@ func TestReplayFailureAndDelayHalt(t *testing.T) {
 				r, e := receiver(t, func(cf *standby.Config) { cf.MaxDelay = time.Minute; cf.OnHalt = func(err error) { halted <- err } })
 				e.Fail = c.fail
 				if c.fail == nil {
-					e.Gate = make(chan struct{})
+					e.SetGate(make(chan struct{}))
 				}
 				ch := &chain{}
 				ch.open("one")
@@ -569,7 +569,7 @@ func TestServeRefusesDamage(t *testing.T) {
 func TestCloseAnswersWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, e := receiver(t, nil)
-		e.Gate = make(chan struct{})
+		e.SetGate(make(chan struct{}))
 		c := &chain{}
 		c.open("one")
 		ch := offer(r, "A", c.head(mal.KindRecover), first(c))

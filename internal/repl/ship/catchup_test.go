@@ -1,0 +1,196 @@
+package ship_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/repl/repltest"
+	"datawatch/internal/repl/ship"
+	"datawatch/internal/repl/standby"
+	"datawatch/internal/storage/redo"
+)
+
+func pkgs(p ...*redo.Package) []*redo.Package { return p }
+
+func TestCatchUpWhileCommitsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4, base.ArchRealtime)
+		a := c.all()
+		c.failover(a, "C", "D", "E")
+		for range 1000 {
+			if _, err := a.Commit(context.Background(), a.Ship, 2000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					c.commit(a)
+					time.Sleep(time.Millisecond)
+				}
+			}
+		}()
+		goal := a.LogEnd()
+		var wg sync.WaitGroup
+		for _, b := range []string{"C", "D", "E"} {
+			wg.Go(func() {
+				if err := a.Ship.CatchUp(context.Background(), b); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, b := range []string{"C", "D", "E"} {
+			if c.engines[b].LogEnd().Less(goal) {
+				t.Fatalf("%s at %v, goal %v", b, c.engines[b].LogEnd(), goal)
+			}
+		}
+		close(stop)
+		<-done
+		if err := c.recover(a, "C", "D", "E"); err != nil {
+			t.Fatal(err)
+		}
+		c.commit(a)
+		for _, b := range c.names[1:] {
+			c.has(b, a)
+		}
+		if s := a.Ship.SendInfos()[1]; s.ForRecovery || s.TotalPTX < 1000 {
+			t.Fatalf("%+v", s)
+		}
+	})
+}
+
+func TestCatchUpInterruptedAndResumed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, base.ArchRealtime)
+		a := c.all()
+		c.failover(a, "B")
+		for range 1500 {
+			if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, stop := range map[string]func(cancel func()){
+			"by the watcher": func(cancel func()) { cancel() },
+			"by the network": func(func()) { c.net.Reset("A", "B") },
+			"by a restart":   func(func()) { c.stop("B") },
+		} {
+			gate := make(chan struct{})
+			c.engines["B"].SetGate(gate)
+			ctx, cancel := context.WithCancel(context.Background())
+			res := make(chan error, 1)
+			go func() { res <- a.Ship.CatchUp(ctx, "B") }()
+			time.Sleep(time.Second)
+			if !a.Ship.States()[0].Recovering {
+				t.Fatalf("%s: not recovering", name)
+			}
+			if err := a.Ship.CatchUp(context.Background(), "B"); code(err) != ship.CodeNotRun {
+				t.Fatalf("second one: %v", err)
+			}
+			gate <- struct{}{} // one batch gets through
+			synctest.Wait()
+			stop(cancel)
+			err := <-res
+			cancel()
+			if want := map[string]base.Code{"by the watcher": ship.CodeInterrupted}[name]; err == nil || want != 0 && code(err) != want {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if c.up["B"] != nil {
+				close(gate)
+			}
+			c.engines["B"].SetGate(nil)
+			if c.up["B"] == nil {
+				c.start("B")
+			}
+			time.Sleep(3 * time.Second)
+			c.engines["B"].Set(base.ModeStandby, base.StatusOpen)
+			time.Sleep(time.Second)
+			if at := c.engines["B"].LogEnd(); at.Seq == 0 {
+				t.Fatalf("%s: nothing got there", name)
+			}
+		}
+		if err := c.recover(a, "B"); err != nil {
+			t.Fatal(err)
+		}
+		c.commit(a)
+		c.has("B", a)
+	})
+}
+
+func TestCatchUpRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, base.ArchRealtime)
+		a := c.all()
+		ctx := context.Background()
+		if err := a.Ship.CatchUp(ctx, "Z"); code(err) != ship.CodeNoTarget {
+			t.Fatal(err)
+		}
+		if err := a.Ship.CatchUp(ctx, "B"); err != nil {
+			t.Fatalf("Valid already: %v", err)
+		}
+		c.failover(a, "B")
+		c.commit(a)
+		b := c.engines["B"]
+		b.Set(base.ModeStandby, base.StatusMount)
+		if err := a.Ship.CatchUp(ctx, "B"); code(err) != standby.CodeState {
+			t.Fatal(err)
+		}
+		b.Set(base.ModePrimary, base.StatusMount)
+		if err := a.Ship.CatchUp(ctx, "B"); code(err) != standby.CodeMode {
+			t.Fatal(err)
+		}
+		b.Set(base.ModeStandby, base.StatusOpen)
+		a.NoArch = true
+		if err := a.Ship.CatchUp(ctx, "B"); code(err) != ship.CodeNoArchive {
+			t.Fatal(err)
+		}
+		a.NoArch = false
+		// The archiver is behind: the call waits for it.
+		a.HoldArchive()
+		c.commit(a)
+		res := make(chan error, 1)
+		go func() { res <- a.Ship.CatchUp(ctx, "B") }()
+		time.Sleep(time.Second)
+		select {
+		case err := <-res:
+			t.Fatalf("did not wait for the archive: %v", err)
+		default:
+		}
+		a.ReleaseArchive()
+		if err := <-res; err != nil {
+			t.Fatal(err)
+		}
+		// A fork is refused before anything is sent.
+		other := repltest.NewEngine("B", base.ModeStandby)
+		rec := base.OpenRecord{ID: 1, TGUID: "fork"}
+		if err := other.AppendForeign(ctx, pkgs(repltest.Package(base.Position{}, 1, 1, &rec, 0))); err != nil {
+			t.Fatal(err)
+		}
+		c.stop("B")
+		c.engines["B"] = other
+		c.start("B")
+		time.Sleep(3 * time.Second)
+		other.Set(base.ModeStandby, base.StatusOpen)
+		if err := a.Ship.CatchUp(ctx, "B"); code(err) != standby.CodeLineage {
+			t.Fatal(err)
+		}
+		c.stop("B")
+		synctest.Wait()
+		if err := a.Ship.CatchUp(ctx, "B"); err == nil {
+			t.Fatal("sent to nobody")
+		}
+		a.Set(base.ModeStandby, base.StatusOpen)
+		if err := a.Ship.CatchUp(ctx, "B"); code(err) != standby.CodeMode {
+			t.Fatal(err)
+		}
+	})
+}
