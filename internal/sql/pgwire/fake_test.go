@@ -35,8 +35,8 @@ type fakeBackend struct {
 	live      atomic.Int32  // sessions not closed
 	portals   atomic.Int32
 	stmts     atomic.Int32
-	inTx      chan struct{}
 	refuse    atomic.Pointer[sqlapi.Error]
+	last      atomic.Pointer[fakeSession]
 }
 
 // verifier makes one the slow, standard way, independently of the product.
@@ -60,7 +60,7 @@ func verifier(password string) string {
 var sysdba = sync.OnceValue(func() string { return verifier("SYSDBA") })
 
 func newFake() *fakeBackend {
-	return &fakeBackend{verifiers: map[string]string{"SYSDBA": sysdba(), "BROKEN": "md5abc"}, hanging: make(chan struct{}, 100), inTx: make(chan struct{}, 100)}
+	return &fakeBackend{verifiers: map[string]string{"SYSDBA": sysdba(), "BROKEN": "md5abc"}, hanging: make(chan struct{}, 100)}
 }
 
 func (f *fakeBackend) Verifier(user string) (string, bool, bool) {
@@ -73,7 +73,9 @@ func (f *fakeBackend) NewSession(ctx context.Context, info sqlapi.Info, n sqlapi
 		return nil, e
 	}
 	f.live.Add(1)
-	return &fakeSession{f: f, n: n, st: sqlapi.TxIdle, done: make(chan struct{}), stop: make(chan struct{}, 1), info: info}, nil
+	s := &fakeSession{f: f, n: n, st: sqlapi.TxIdle, done: make(chan struct{}), stop: make(chan struct{}, 1), info: info}
+	f.last.Store(s)
+	return s, nil
 }
 
 type fakeSession struct {
@@ -207,7 +209,6 @@ func (p *fakePortal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) 
 		return "SELECT " + w[1], false, nil
 	case "begin":
 		s.st = sqlapi.TxActive
-		s.f.inTx <- struct{}{}
 	case "commit", "rollback":
 		s.st = sqlapi.TxIdle
 	case "fail":

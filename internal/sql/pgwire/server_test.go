@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -449,17 +450,45 @@ func TestCloseDoesNotWaitForSilentReader(t *testing.T) {
 	}
 }
 
+// TestTerminateFromTheSession: a session that is ended below the protocol, as
+// by SESS_FREE_IN_SUSPEND, tells its client at once, idle or busy.
 func TestTerminateFromTheSession(t *testing.T) {
 	f := newFake()
 	_, addr := serve(t, f)
-	backends := make(chan *fakeSession, 1)
-	_ = backends
+	for _, busy := range []bool{false, true} {
+		r := newRaw(t, addr)
+		r.login()
+		sess := f.last.Load()
+		if busy {
+			r.send(msgQuery("hang"))
+			<-f.hanging
+		}
+		sess.Terminate(&sqlapi.Error{Severity: "FATAL", Code: "57P02", Message: "the database is suspended"})
+		r.expect("E:57P02")
+		r.expectClosed()
+	}
 	r := newRaw(t, addr)
 	r.login()
 	r.send(msgQuery("fail 57P01 FATAL"))
 	r.expect("E:57P01")
 	r.expectClosed()
-	eventually(t, "session closed", func() bool { return f.live.Load() == 0 })
+	eventually(t, "sessions closed", func() bool { return f.live.Load() == 0 })
+}
+
+// TestClientVanishes: nothing is left of a client that closes its socket in
+// the middle of a transaction, a portal or a message.
+func TestClientVanishes(t *testing.T) {
+	f := newFake()
+	_, addr := serve(t, f)
+	for _, last := range [][]byte{msgQuery("begin"), append(msgParse("s", "rows 9"), msgBind("p", "s")...), {'Q', 0, 0}, msgQuery("rows 1000000")} {
+		r := newRaw(t, addr)
+		r.login()
+		r.send(last)
+		r.nc.Close()
+	}
+	eventually(t, "sessions closed", func() bool {
+		return f.live.Load() == 0 && f.portals.Load() == 0 && f.stmts.Load() == 0
+	})
 }
 
 func certificate(t *testing.T) tls.Certificate {
@@ -565,5 +594,25 @@ func TestPSQL(t *testing.T) {
 	out, err := run("disable", "SYSDBA", "insert; badparse")
 	if err == nil || !strings.Contains(out, "ERROR:  syntax error") || !strings.Contains(out, "HINT:  h") {
 		t.Errorf("error: %v %s", err, out)
+	}
+}
+
+func TestPgbench(t *testing.T) {
+	pgbench, err := exec.LookPath("pgbench")
+	if err != nil {
+		t.Skip("pgbench is not installed (Debian package postgresql-contrib)")
+	}
+	_, addr := serve(t, newFake())
+	host, port, _ := net.SplitHostPort(addr)
+	script := filepath.Join(t.TempDir(), "script.sql")
+	if err := os.WriteFile(script, []byte("begin;\nrows 3;\ninsert;\ncommit;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"simple", "extended", "prepared"} {
+		cmd := exec.CommandContext(t.Context(), pgbench, "-n", "-M", mode, "-f", script, "-c", "4", "-t", "20", "-h", host, "-p", port, "-U", "SYSDBA", "DAMENG")
+		cmd.Env = append(os.Environ(), "PGPASSWORD=SYSDBA", "PGSSLMODE=disable")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "80/80") {
+			t.Errorf("%s: %v\n%s", mode, err, out)
+		}
 	}
 }
