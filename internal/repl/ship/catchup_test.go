@@ -74,16 +74,16 @@ func TestCatchUpInterruptedAndResumed(t *testing.T) {
 		c := newCluster(t, 1, base.ArchRealtime)
 		a := c.all()
 		c.failover(a, "B")
-		for range 1500 {
-			if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
-				t.Fatal(err)
-			}
-		}
 		for name, stop := range map[string]func(cancel func()){
 			"by the watcher": func(cancel func()) { cancel() },
 			"by the network": func(func()) { c.net.Reset("A", "B") },
 			"by a restart":   func(func()) { c.stop("B") },
 		} {
+			for range 600 {
+				if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
+					t.Fatal(err)
+				}
+			}
 			gate := make(chan struct{})
 			c.engines["B"].SetGate(gate)
 			ctx, cancel := context.WithCancel(context.Background())
