@@ -107,8 +107,9 @@ type Backend struct {
 	sessions map[uint32]*Session
 	nextID   uint32
 	closed   *sqlapi.Error
-	quiet    int // > 0: statements that need the database are refused
+	quiet    atomic.Int32 // > 0: statements that need the database are refused
 	quietMsg string
+	wasOpen  atomic.Bool
 	modeGen  atomic.Uint64 // changes with mode and status, for ParameterStatus
 }
 
@@ -133,6 +134,7 @@ func New(cfg Config) *Backend {
 		cfg.DatabaseName = "DAMENG"
 	}
 	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, parsed: newCache(2048)}
+	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
 	b.empty = newPool(2, func() (*conn, error) { return b.open(emptyConn) })
 	return b
@@ -144,20 +146,16 @@ func (b *Backend) standby() bool { return b.cfg.DB.Mode() == base.ModeStandby }
 // tables reports whether tables can be used: status Open or Suspend and no
 // Quiesce under way.
 func (b *Backend) tables() bool {
-	switch b.cfg.DB.Status() {
-	case base.StatusOpen, base.StatusSuspend:
-	default:
+	if !isOpen(b.cfg.DB.Status()) {
 		return false
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.quiet == 0
+	return b.quiet.Load() == 0
 }
 
 func (b *Backend) notOpen() *sqlapi.Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.quiet > 0 {
+	if b.quiet.Load() > 0 {
 		return &sqlapi.Error{Code: "55000", Message: "the database is changing its status: " + b.quietMsg}
 	}
 	return &sqlapi.Error{Code: "55000",
@@ -171,13 +169,14 @@ func (b *Backend) notOpen() *sqlapi.Error {
 // block.
 func (b *Backend) StatusChanged() {
 	b.modeGen.Add(1)
-	switch b.cfg.DB.Status() {
-	case base.StatusOpen, base.StatusSuspend:
-	default:
-		reason := "the database went to status " + b.cfg.DB.Status().String()
-		go b.rollbackAll(reason)
+	st := b.cfg.DB.Status()
+	open := isOpen(st)
+	if b.wasOpen.Swap(open) && !open {
+		go b.rollbackAll("the database went to status "+st.String(), func() bool { return !isOpen(b.cfg.DB.Status()) })
 	}
 }
+
+func isOpen(s base.Status) bool { return s == base.StatusOpen || s == base.StatusSuspend }
 
 // Quiesce refuses statements that need the database, interrupts those that run
 // and rolls every open transaction back, so that the status can change. The
@@ -185,15 +184,15 @@ func (b *Backend) StatusChanged() {
 // left waiting. ctx limits the wait for statements to stop.
 func (b *Backend) Quiesce(ctx context.Context, reason string) (resume func(), err error) {
 	b.mu.Lock()
-	b.quiet++
+	b.quiet.Add(1)
 	b.quietMsg = reason
 	b.mu.Unlock()
 	var once sync.Once
 	resume = func() {
-		once.Do(func() { b.mu.Lock(); b.quiet--; b.mu.Unlock() })
+		once.Do(func() { b.quiet.Add(-1) })
 	}
 	done := make(chan struct{})
-	go func() { b.rollbackAll(reason); close(done) }()
+	go func() { b.rollbackAll(reason, func() bool { return true }); close(done) }()
 	select {
 	case <-done:
 		return resume, nil
@@ -203,10 +202,15 @@ func (b *Backend) Quiesce(ctx context.Context, reason string) (resume func(), er
 	}
 }
 
-func (b *Backend) rollbackAll(reason string) {
+// rollbackAll rolls back in every session, as long as still says so.
+func (b *Backend) rollbackAll(reason string, still func() bool) {
 	var wg sync.WaitGroup
 	for _, s := range b.list() {
-		wg.Go(func() { s.rollbackNow(reason) })
+		wg.Go(func() {
+			if still() {
+				s.rollbackNow(reason)
+			}
+		})
 	}
 	wg.Wait()
 }
@@ -310,7 +314,7 @@ func (b *Backend) Close(ctx context.Context, reason string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("end sessions: %w", ctx.Err())
 	}
-	if err := b.gate.lock(ctx); err != nil {
+	if err := b.gate.lock(ctx, 0); err != nil {
 		return fmt.Errorf("end writers: %w", err)
 	}
 	defer b.gate.unlock()

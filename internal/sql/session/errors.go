@@ -12,6 +12,7 @@ import (
 
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/storage/engine"
 )
 
 // constraintCodes maps SQLite's constraint kinds.
@@ -150,6 +151,20 @@ func (s *Session) mapError(err error, st *Stmt) error {
 			code = "53100"
 		}
 		if se := storeCause(err); se != nil {
+			switch {
+			case errors.Is(se, engine.ErrNotOpen):
+				return s.b.notOpen()
+			case errors.Is(se, engine.ErrReadOnly):
+				return readOnlyError("standby", "this statement")
+			case errors.Is(se, engine.ErrClosed):
+				code = "57P01"
+			case errors.Is(se, engine.ErrTooLarge):
+				code = "54000"
+			case errors.Is(se, context.Canceled) && context.Cause(s.ctx) != nil:
+				if errors.As(context.Cause(s.ctx), &e) {
+					return e
+				}
+			}
 			return &sqlapi.Error{Code: code, Message: se.Error()}
 		}
 		return &sqlapi.Error{Code: code, Message: "input/output error", Detail: msg}

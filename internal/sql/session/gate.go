@@ -2,8 +2,13 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 )
+
+// errGateTimeout: the limit given to lock passed.
+var errGateTimeout = errors.New("timeout")
 
 // gate is a mutex that serves first come, first served, and whose waiters can
 // be cancelled.
@@ -24,8 +29,9 @@ func (g *gate) tryLock() bool {
 	return true
 }
 
-// lock waits for the gate; the error is ctx's cause.
-func (g *gate) lock(ctx context.Context) error {
+// lock waits for the gate, at most limit (0: for ever); the error is ctx's
+// cause or errGateTimeout.
+func (g *gate) lock(ctx context.Context, limit time.Duration) error {
 	g.mu.Lock()
 	if !g.held {
 		g.held = true
@@ -35,22 +41,31 @@ func (g *gate) lock(ctx context.Context) error {
 	c := make(chan struct{})
 	g.waiters = append(g.waiters, c)
 	g.mu.Unlock()
+	var expired <-chan time.Time
+	if limit > 0 {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		expired = t.C
+	}
+	reason := errGateTimeout
 	select {
 	case <-c:
 		return nil
+	case <-expired:
 	case <-ctx.Done():
+		reason = context.Cause(ctx)
 	}
 	g.mu.Lock()
 	for i, w := range g.waiters {
 		if w == c {
 			g.waiters = append(g.waiters[:i], g.waiters[i+1:]...)
 			g.mu.Unlock()
-			return context.Cause(ctx)
+			return reason
 		}
 	}
 	g.mu.Unlock()
 	g.unlock() // it was handed to us meanwhile
-	return context.Cause(ctx)
+	return reason
 }
 
 // unlock hands the gate to the first waiter.

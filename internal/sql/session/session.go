@@ -25,7 +25,7 @@ type Session struct {
 	tx      txn
 	own     *conn // the session's connection, once it has TEMP objects
 	cursors map[*cursor]struct{}
-	simple  int // statements of the simple query that are still to come, -1: none under way
+	simple  int // Runs of the simple query that are still to come; 0 in an extended series
 	closed  bool
 	modeGen uint64
 	idle    *time.Timer
@@ -269,6 +269,17 @@ func (s *Session) Split(sql string) ([]string, error) {
 	s.simple = len(parts)
 	s.mu.Unlock()
 	return parts, nil
+}
+
+// Final says that the next Run is the only one of its series: Sync follows at
+// once. Outside a transaction it can then commit by itself, which saves BEGIN
+// and COMMIT around it. Optional; called by the protocol between Runs.
+func (s *Session) Final() {
+	s.mu.Lock()
+	if !s.tx.active {
+		s.simple = 1
+	}
+	s.mu.Unlock()
 }
 
 // TxStatus implements sqlapi.Session.

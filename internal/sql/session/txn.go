@@ -64,13 +64,13 @@ func (s *Session) lockWrite(c *conn, noWait bool) (*conn, error) {
 		if limit <= 0 {
 			limit = b.cfg.LockTimeout
 		}
-		timedOut := &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
-			Detail: fmt.Sprintf("Another transaction held the write lock for more than %v.", limit)}
-		ctx, cancel := context.WithTimeoutCause(s.ctx, limit, timedOut)
 		s.setWaiting(waitLock)
-		err := b.gate.lock(ctx)
+		err := b.gate.lock(s.ctx, limit)
 		s.setWaiting("")
-		cancel()
+		if errors.Is(err, errGateTimeout) {
+			return nil, &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
+				Detail: fmt.Sprintf("Other transactions held the write lock for more than %v.", limit)}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -192,15 +192,15 @@ func TestSpill(t *testing.T) {
 	e := newEnv(t)
 	a, b := e.client(), e.client()
 	a.exec("create table t(id integer primary key, v text)")
-	fill := "with recursive s(i) as (select 1 union all select i+1 from s where i<30000) insert into t select i, hex(randomblob(1000)) from s"
+	fill := "with recursive s(i) as (select 1 union all select i+1 from s where i<3000) insert into t select i, hex(randomblob(8000)) from s"
 	a.exec("begin; " + fill)
 	b.is("select count(*) from t", "0")
-	a.is("select count(*) from t", "30000")
+	a.is("select count(*) from t", "3000")
 	a.exec("rollback")
 	b.is("select count(*) from t", "0")
 	a.exec("begin; " + fill)
 	a.exec("commit")
-	b.is("select count(*) from t", "30000")
+	b.is("select count(*) from t", "3000")
 	b.is("pragma integrity_check", "ok")
 	a.exec("delete from t where id > 10")
 	a.is("vacuum full", "VACUUM")
