@@ -41,6 +41,7 @@ type Target struct {
 	CtlPath  string
 	LogPaths []string
 	ArchDir  string // local archive; "" when none is configured
+	LogSize  int64  // bytes of an online log file when there is none to replace; 0 DefaultLogSize
 }
 
 // lock keeps servers and other tools away.
@@ -367,9 +368,11 @@ func UpdateMagic(ctx context.Context, fsys vfs.FS, t Target) (base.Magic, error)
 	if !c.Clean {
 		return fail(fmt.Errorf("%w: it was not closed normally, start and stop it first", ErrState))
 	}
-	size := int64(DefaultLogSize)
+	size := t.LogSize
 	if st, err := fsys.Stat(t.LogPaths[0]); err == nil && st.Size() >= rlog.MinFileSize {
 		size = st.Size()
+	} else if size == 0 {
+		size = DefaultLogSize
 	}
 	// From here to the end the old online log is gone: whoever is cut off must
 	// come back here.
@@ -386,9 +389,12 @@ func UpdateMagic(ctx context.Context, fsys vfs.FS, t Target) (base.Magic, error)
 	for magic == c.DBMagic {
 		magic = engine.NewMagic()
 	}
+	// The new logs take the place of the old ones whole, so that their size is
+	// known however often this is cut off.
+	fresh := make([]string, len(t.LogPaths))
 	for i, p := range t.LogPaths {
-		// File 0 goes last, as long as it is there its size is known.
-		if err := remove(fsys, t.LogPaths[len(t.LogPaths)-1-i]); err != nil {
+		fresh[i] = p + ".new"
+		if err := remove(fsys, fresh[i]); err != nil {
 			return fail(err)
 		}
 		if err := fsys.MkdirAll(filepath.Dir(p)); err != nil {
@@ -398,8 +404,16 @@ func UpdateMagic(ctx context.Context, fsys vfs.FS, t Target) (base.Magic, error)
 	if err := ctx.Err(); err != nil {
 		return fail(err)
 	}
-	if err := rlog.Create(fsys, t.LogPaths, size, rlog.ID{PmntMagic: c.PmntMagic, DBMagic: magic, LSN: c.Position.LSN}); err != nil {
+	if err := rlog.Create(fsys, fresh, size, rlog.ID{PmntMagic: c.PmntMagic, DBMagic: magic, LSN: c.Position.LSN}); err != nil {
 		return fail(err)
+	}
+	for i, p := range t.LogPaths {
+		if err := fsys.Rename(fresh[i], p); err != nil {
+			return fail(err)
+		}
+		if err := fsys.SyncDir(filepath.Dir(p)); err != nil {
+			return fail(err)
+		}
 	}
 	c.DBMagic, c.Pending = magic, ""
 	if err := c.Save(fsys, t.CtlPath); err != nil {
