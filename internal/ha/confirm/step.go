@@ -46,9 +46,9 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 	}
 	if _, ok := ev.(Tick); ok {
 		out = append(out, s.exitOld(now)...)
-		out = append(out, s.decide(now)...)
-	} else if r, ok := ev.(Report); ok && !r.Status.InstOK {
-		out = append(out, s.decide(now)...)
+		out = append(out, s.decide(now, true)...)
+	} else if _, ok := ev.(Report); ok {
+		out = append(out, s.decide(now, false)...) // the missing piece of evidence
 	}
 	return s, out
 }

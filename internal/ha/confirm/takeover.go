@@ -79,8 +79,9 @@ func (s State) didNotOpen(now time.Time) (string, bool) {
 	return "", true
 }
 
-// decide starts an automatic takeover when one is due.
-func (s *State) decide(now time.Time) []Action {
+// decide starts an automatic takeover when one is due; with tell it says why
+// none is, once for each reason.
+func (s *State) decide(now time.Time, tell bool) []Action {
 	if s.cfg.ViewOnly || s.pend.kind != decideNothing || s.busy {
 		return nil
 	}
@@ -103,8 +104,8 @@ func (s *State) decide(now time.Time) []Action {
 		}
 	}
 	if !best.Known {
-		// Each reason is told once, and only when the primary can be judged.
-		if whys == "" || whys == s.told {
+		underWay := s.att.inst != "" && now.Sub(s.att.at) < v.ErrorTime()
+		if !tell || underWay || whys == "" || whys == s.told {
 			return nil
 		}
 		s.told = whys

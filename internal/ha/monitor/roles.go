@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"strings"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/cond"
@@ -52,6 +53,12 @@ func (m *Monitor) Login(ctx context.Context, user, password string) error {
 	m.mu.Lock()
 	m.login = user
 	m.mu.Unlock()
+	// The watcher leaves LOGIN CHECK only now; the next command must see that.
+	answered := m.clk.Now()
+	m.settle(ctx, in[0], 2*time.Second, "the login check has ended", func(v cond.View) bool {
+		p, ok := v.Find(active[0].Inst())
+		return ok && p.Heard.After(answered) && p.Status.State != proto.DWLoginCheck
+	})
 	return nil
 }
 

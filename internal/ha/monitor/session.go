@@ -182,6 +182,17 @@ func (h *held) end(err error) error {
 	if err != nil {
 		h.m.tell("monitor", "%v", err)
 	} else {
+		// So that the next command does not meet the state of this one.
+		ended := h.m.clk.Now()
+		h.m.settle(ctx, h.g, 2*time.Second, "the watchers have left the command", func(v cond.View) bool {
+			for _, p := range h.peers {
+				q, ok := v.Find(p.Inst())
+				if !ok || !q.Heard.After(ended) || q.Status.Cmd != nil && q.Status.Cmd.ID == h.id {
+					return false
+				}
+			}
+			return true
+		})
 		h.m.tell("monitor", "%s is complete", h.kind)
 	}
 	return err
