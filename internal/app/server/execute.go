@@ -212,8 +212,10 @@ func (s *Server) shutdownCommand(how string) error {
 // status is what the watcher is told (manual 3.1.1).
 func (s *Server) status() proto.InstanceStatus {
 	c := s.eng.Control()
-	p := s.eng.Positions()
 	r := s.recv.Info()
+	p, lineage := s.eng.State()
+	// r is read before the positions: what it says was received may since have
+	// been logged, never the other way round.
 	reason, since := s.eng.SuspendReason()
 	st := proto.InstanceStatus{
 		Time: time.Now(), PID: s.pid, Incarnation: s.incarnation, InstName: s.name, DBName: c.DBName,
@@ -222,7 +224,7 @@ func (s *Server) status() proto.InstanceStatus {
 		Cur: p.Cur, File: p.File, Ckpt: p.Ckpt,
 		Apply: p.Apply, Stand: p.File, Keep: p.Cur, Replay: p.Replay,
 		RedosParallel: 1, Archives: s.ship.States(),
-		Lineage: s.eng.Lineage(), SuspendedSince: since, SuspendReason: reason,
+		Lineage: lineage, SuspendedSince: since, SuspendReason: reason,
 		ExitingNormal: s.exiting.Load(),
 	}
 	if s.node != nil {

@@ -406,9 +406,10 @@ func (s *Server) tls() (*tls.Config, error) {
 
 // identity is what this instance says to the others (mal hello).
 func (s *Server) identity() mal.Identity {
-	c, p := s.eng.Control(), s.eng.Positions()
+	c := s.eng.Control()
+	p, lineage := s.eng.State()
 	id := mal.Identity{PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, OGUID: c.OGUID, Mode: s.eng.Mode(), Status: s.eng.Status(),
-		Lineage: s.eng.Lineage(), File: p.File, Keep: p.Cur, Incarnation: s.incarnation}
+		Lineage: lineage, File: p.File, Keep: p.Cur, Incarnation: s.incarnation}
 	if id.Mode == base.ModeStandby {
 		id.Keep = s.recv.Info().Keep
 	}

@@ -39,6 +39,7 @@ type Engine struct {
 	ctl       ctl.Control
 	status    base.Status
 	lineage   base.Lineage // hardened open records
+	logged    base.Lineage // open records in the online log beyond those, not hardened yet
 	reason    string       // of Suspend
 	reasonAt  time.Time
 	cause     suspendCause
@@ -291,11 +292,25 @@ func (e *Engine) controlLocked() ctl.Control {
 	return c
 }
 
-// Lineage returns the hardened open records.
+// Lineage returns the open records in the online log, up to Positions.File.
 func (e *Engine) Lineage() base.Lineage {
+	_, l := e.State()
+	return l
+}
+
+// State returns positions and lineage of one moment: the lineage has every open
+// record at or before Positions.File and none beyond, so that comparing both
+// with another database's never takes a reign that arrives for a fork.
+func (e *Engine) State() (Positions, base.Lineage) {
+	ckpt := e.log.Info().CkptLSN
+	last := e.buf.lastLSN()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append(base.Lineage(nil), e.lineage...)
+	l := append(base.Lineage(nil), e.lineage...)
+	for _, r := range e.logged {
+		l = l.Append(r)
+	}
+	return Positions{Cur: base.Position{Seq: e.cur, LSN: last}, Flush: e.flush, File: e.file, Ckpt: ckpt, Apply: e.file, Replay: e.hard}, l
 }
 
 // Hardened returns the LSN that readers see.
@@ -303,11 +318,8 @@ func (e *Engine) Hardened() base.LSN { return base.LSN(e.hardened.Load()) }
 
 // Positions returns the places of the database in the log.
 func (e *Engine) Positions() Positions {
-	ckpt := e.log.Info().CkptLSN
-	last := e.buf.lastLSN()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return Positions{Cur: base.Position{Seq: e.cur, LSN: last}, Flush: e.flush, File: e.file, Ckpt: ckpt, Apply: e.file, Replay: e.hard}
+	p, _ := e.State()
+	return p
 }
 
 // SetShipper sets who sends packages; before OpenDatabase.

@@ -119,6 +119,9 @@ func (e *Engine) advance(p *pending, ship Shipper) error {
 			}
 			e.mu.Lock()
 			e.file = p.pkg.Pos()
+			if p.seg.open != nil {
+				e.logged = base.Lineage{*p.seg.open}
+			}
 			e.mu.Unlock()
 		case stageTimely:
 			if err := ship.ShipTimely(e.ctx, p.pkg); err != nil {
@@ -134,7 +137,7 @@ func (e *Engine) advance(p *pending, ship Shipper) error {
 		}
 	}
 	pos := p.pkg.Pos()
-	e.setHardened(pos, p.pkg.LSEQ, p.seg.open)
+	e.setHardened(pos, p.pkg.LSEQ)
 	e.buf.landed()
 	ship.Hardened(pos)
 	e.wantCheckpoint()
@@ -151,16 +154,18 @@ func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
 }
 
 // setHardened moves what readers see, the end of a package, and the lineage with it.
-func (e *Engine) setHardened(pos base.Position, lseq base.Seq, open *base.OpenRecord) {
+func (e *Engine) setHardened(pos base.Position, lseq base.Seq) {
 	e.mu.Lock()
 	e.store.SetHardened(pos.LSN)
 	e.hard, e.hardLSEQ = pos, lseq
-	if open != nil {
-		e.lineage = e.lineage.Append(*open)
+	for _, r := range e.logged {
+		e.lineage = e.lineage.Append(r)
 	}
+	opened := len(e.logged) > 0
+	e.logged = nil
 	e.mu.Unlock()
 	e.hardened.Store(uint64(pos.LSN))
-	if open != nil {
+	if opened {
 		e.notify()
 	}
 }

@@ -150,7 +150,7 @@ func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64)
 func (e *Engine) finishForeign(p *redo.Package, f foreign) error {
 	pos := p.Pos()
 	e.mu.Lock()
-	e.cur, e.flush, e.file = p.GSEQ, pos, pos
+	e.cur, e.flush, e.file, e.logged = p.GSEQ, pos, pos, f.opens
 	e.mu.Unlock()
 	if e.arch != nil {
 		if err := e.retryFull(func() error { return e.arch.Append(p, true) }); err != nil {
@@ -166,16 +166,7 @@ func (e *Engine) finishForeign(p *redo.Package, f foreign) error {
 	b.mu.Lock()
 	b.last = pos.LSN
 	b.mu.Unlock()
-	var open *base.OpenRecord
-	for i := range f.opens {
-		open = &f.opens[i]
-		if i < len(f.opens)-1 {
-			e.mu.Lock()
-			e.lineage = e.lineage.Append(*open)
-			e.mu.Unlock()
-		}
-	}
-	e.setHardened(pos, p.LSEQ, open)
+	e.setHardened(pos, p.LSEQ)
 	b.mu.Lock()
 	b.moveLocked()
 	b.mu.Unlock()
