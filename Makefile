@@ -32,7 +32,7 @@ deps:
 	@.ci/deps
 
 check:
-	@bad=$$(git ls-files '*.go' | xargs -r gofmt -l); \
+	@bad=$$($(GO) list -f '{{.Dir}}' ./... | xargs gofmt -l); \
 		if [ -n "$$bad" ]; then echo "gofmt these:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
