@@ -130,7 +130,7 @@ func (s *Shipper) joinable(info mal.StandbyInfo, goal base.Position) error {
 	switch {
 	case info.Mode != base.ModeStandby:
 		return base.Errorf(standby.CodeMode, "it is in %v mode, not Standby", info.Mode)
-	case info.Status != base.StatusOpen && info.Status != base.StatusAfterRedo:
+	case info.Status != base.StatusOpen:
 		return base.Errorf(standby.CodeState, "it is %v, not Open", info.Status)
 	case info.Frozen:
 		return base.Errorf(standby.CodeChanging, "it is replaying its kept package for a takeover or switchover")

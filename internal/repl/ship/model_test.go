@@ -59,6 +59,13 @@ func (m *model) check() {
 			continue
 		}
 		i := inst.Recv.Info()
+		n := len(m.engines[b].Log()) + i.NTask
+		if i.HasKeep {
+			n++
+		}
+		if n != int(i.Keep.Seq) || i.Failed != nil {
+			m.fail("%s says %v but has %d packages (%v)", b, i.Keep, n, i.Failed)
+		}
 		if i.Claim.Valid && state(m.a, b).State == base.ArchValid && i.Keep.Seq < m.acked.GSEQ {
 			m.fail("%s claims to be Valid at %v, package %d was acknowledged", b, i.Keep, m.acked.GSEQ)
 		}

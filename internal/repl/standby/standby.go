@@ -208,7 +208,7 @@ func (r *Receiver) ready() error {
 		return base.Errorf(CodeMode, "database is in %v mode, not Standby", m)
 	case r.frozen:
 		return base.Errorf(CodeChanging, "kept package is being replayed for a takeover or switchover")
-	case s != base.StatusOpen && s != base.StatusAfterRedo:
+	case s != base.StatusOpen:
 		return base.Errorf(CodeState, "standby is %v, not Open", s)
 	}
 	return nil
@@ -220,7 +220,7 @@ func (r *Receiver) follows(p *redo.Package, guid string, t tail) error {
 	switch {
 	case p.PmntMagic != r.cfg.PmntMagic:
 		return base.Errorf(CodePmntMagic, "PERMANENT_MAGIC of the package is %v, ours is %v", p.PmntMagic, r.cfg.PmntMagic)
-	case p.GSEQ != t.pos.Seq+1 || p.PrevLSN != t.pos.LSN:
+	case p.GSEQ != t.pos.Seq+1 || p.PrevLSN != t.pos.LSN || p.MinLSN != t.pos.LSN+1:
 		return base.Errorf(CodeNotNext, "package %d after LSN %d does not continue our log, which ends with package %d, LSN %d",
 			p.GSEQ, p.PrevLSN, t.pos.Seq, t.pos.LSN)
 	case p.OpenID == t.id && guid == t.guid:

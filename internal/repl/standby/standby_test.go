@@ -132,7 +132,7 @@ func TestAcceptanceRules(t *testing.T) {
 		{"recovering", func(v *env) chan result {
 			v.e.Set(base.ModeStandby, base.StatusAfterRedo)
 			return send(v, mal.KindRealtime, v.c.next())
-		}, 0},
+		}, standby.CodeState},
 		{"other magic", func(v *env) chan result {
 			p := *v.c.next()
 			p.PmntMagic++
