@@ -66,13 +66,12 @@ func (x *m) step(c Command) {
 		x.answer(c.To, codeInst, "the instance does not answer")
 		return
 	}
-	if o.Cmd == proto.CmdSetMode && o.Mode == base.ModePrimary {
-		for _, n := range x.names() {
-			if x.instOK(n, x.now) && x.Remotes[n].Status.Inst.Mode == base.ModePrimary {
-				x.answer(c.To, codeActive, "%s is in Primary mode", n)
-				return
-			}
-		}
+	if n := x.otherPrimary(*o); n != "" {
+		// The old primary's change of mode may have been answered before its
+		// watcher's report reached us.
+		x.Held.Busy, x.Held.Last, x.Held.wait, x.Held.until = true, x.now, &c, x.now.Add(x.Cfg.ErrorTime)
+		x.Sub = "WAIT FOR " + n
+		return
 	}
 	x.Held.Busy, x.Held.Last = true, x.now
 	x.Sub = strings.ToUpper(o.Cmd)
@@ -85,6 +84,36 @@ func (x *m) step(c Command) {
 	}
 	to := c.To
 	x.order(cmd, pend{kind: pendStep, reply: &to, open: o.Cmd == proto.CmdOpen})
+}
+
+// otherPrimary names a live remote in Primary mode when o makes ours Primary.
+func (x *m) otherPrimary(o proto.InstanceCommand) string {
+	if o.Cmd != proto.CmdSetMode || o.Mode != base.ModePrimary {
+		return ""
+	}
+	for _, n := range x.names() {
+		if x.instOK(n, x.now) && x.Remotes[n].Status.Inst.Mode == base.ModePrimary {
+			return n
+		}
+	}
+	return ""
+}
+
+// heldWait performs or refuses a step that waits.
+func (x *m) heldWait() {
+	if x.Held == nil || x.Held.wait == nil {
+		return
+	}
+	c, n := *x.Held.wait, x.otherPrimary(*x.Held.wait.Cmd.Order)
+	if n != "" && x.now.Before(x.Held.until) {
+		return
+	}
+	x.Held.wait, x.Held.Busy, x.Held.Last = nil, false, x.now
+	if n != "" {
+		x.answer(c.To, codeActive, "%s is in Primary mode", n)
+		return
+	}
+	x.step(c)
 }
 
 func (x *m) stepReply(p pend, code base.Code, err string) {

@@ -50,6 +50,10 @@ func (x *m) decideSuspended() {
 	if x.In.Status.Mode != base.ModePrimary || x.now.Before(x.notBefore) {
 		return
 	}
+	if n := x.newerReign(); n != "" {
+		x.why("%s has opened after this database: it must not go on as primary", n)
+		return
+	}
 	f := x.failed()
 	if len(f) == 0 {
 		// No archive has to change, so reopening takes nothing from anybody.
@@ -81,7 +85,7 @@ func (x *m) direct(f []string) bool {
 		return false
 	}
 	for _, n := range f {
-		if !x.alive(n, x.now) || !x.Remotes[n].Link {
+		if !x.answers(n) {
 			return false
 		}
 		st := x.Remotes[n].Status
@@ -135,8 +139,9 @@ func (x *m) decideConfirm() {
 		return
 	}
 	in := x.In.Status
-	if name, _, why := x.outranked(); name != "" || in.Mode != base.ModePrimary {
-		x.to(Startup, "", "it was taken over: "+why)
+	name, _, why := x.outranked()
+	if newer := x.newerReign(); name != "" || newer != "" || in.Mode != base.ModePrimary {
+		x.to(Startup, "", "it was taken over: "+why+newer)
 		return
 	}
 	var failed []string
@@ -230,7 +235,7 @@ func (x *m) withoutMonitor(failed []string) {
 	}
 	for _, n := range x.names() {
 		needed := contains(failed, n)
-		if !x.alive(n, x.now) || !x.Remotes[n].Link {
+		if !x.answers(n) {
 			if needed {
 				x.why("no confirm monitor is connected and the watcher of %s does not answer", n)
 				return
@@ -277,7 +282,7 @@ func (x *m) confirmed(e ConfirmReply) {
 	if x.p != nil || !x.ready() {
 		return // it will be asked again
 	}
-	if name, _, _ := x.outranked(); name != "" {
+	if name, _, _ := x.outranked(); name != "" || x.newerReign() != "" {
 		return
 	}
 	switch x.In.Status.Status {

@@ -36,7 +36,7 @@ func (x *m) instStatus(st proto.InstanceStatus) {
 		return // last words of a process that has been condemned
 	}
 	if st.Incarnation != old.Incarnation {
-		x.claim, x.killed, x.In.AtLoss = claim{}, false, x.W
+		x.claim, x.killed, x.unsure, x.In.AtLoss = claim{}, false, false, x.W
 		x.starting, x.startPID = false, 0
 	}
 	x.In.Known, x.In.Link, x.In.Status, x.In.Heard, x.In.Gone = true, true, st, x.now, false
@@ -70,6 +70,9 @@ func (x *m) lose(why string) {
 	}
 	x.In.OK = false
 	x.In.AtLoss = x.W
+	if x.W == Takeover || x.W == Switchover || x.W == OpenForce || x.p != nil && (x.p.kind == procOpen || x.p.kind == procToPrimary) {
+		x.unsure = true
+	}
 	// What others hear from now on is "failed": whatever they conclude, this
 	// incarnation must not take over on the claim it had (package comment).
 	x.claim = claim{burned: true}

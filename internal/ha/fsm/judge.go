@@ -124,7 +124,26 @@ func (x *m) judge(n string) (Verdict, string) {
 }
 
 // answers: the remote watcher was heard lately and can be asked now.
-func (x *m) answers(n string) bool { return x.alive(n, x.now) && x.Remotes[n].Link }
+// A watcher that has not heard its own instance yet cannot answer for it.
+func (x *m) answers(n string) bool {
+	r := x.Remotes[n]
+	return x.alive(n, x.now) && r.Link && r.Status.Inst.Incarnation != ""
+}
+
+// newerReign names a database that is known, dead or alive, to have opened
+// after ours; "" when there is none. Ours must not go on as primary.
+func (x *m) newerReign() string {
+	for _, n := range x.names() {
+		li := x.Remotes[n].LastInst
+		if li.Incarnation == "" {
+			continue
+		}
+		if rel, _ := x.In.Status.Lineage.Compare(li.Lineage); rel == base.LocalContained {
+			return n
+		}
+	}
+	return ""
+}
 
 // commandElsewhere names a live remote that is in the hands of a command or a
 // takeover; "" when there is none.

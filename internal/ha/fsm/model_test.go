@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
 )
 
@@ -40,6 +41,7 @@ type mdb struct {
 	claim   string
 	claimID uint64
 	normal  bool
+	dieNext bool
 }
 
 func (d *mdb) pos(n int) base.Position { return base.Position{Seq: base.Seq(n), LSN: base.LSN(n)} }
@@ -48,6 +50,7 @@ func (d *mdb) start() {
 	if d.up {
 		return
 	}
+	d.dieNext = false
 	d.up, d.hung, d.inc, d.status, d.keep, d.pending, d.claim, d.normal = true, false, d.inc+1, base.StatusMount, nil, nil, "", false
 	d.arch = map[string]*marc{}
 	for _, n := range d.w.names {
@@ -58,6 +61,10 @@ func (d *mdb) start() {
 }
 
 func (d *mdb) crash() {
+	if d.up {
+		pid, name := d.report().PID, d.name
+		d.w.after(ms(20), func() { d.w.ev(name, fsm.InstGone{PID: pid}) })
+	}
 	d.up, d.keep, d.pending, d.claim = false, nil, nil, ""
 }
 
@@ -116,6 +123,10 @@ func (d *mdb) ship(e entry) bool {
 		}
 		a.failed = !(d.w.reach("d:"+d.name, "d:"+n) && d.w.dbs[n].accept(d, e, len(d.log)))
 		ok = ok && !a.failed
+	}
+	if d.dieNext {
+		d.crash() // after the send, before the local write
+		return false
 	}
 	if !ok {
 		d.pending, d.status = &e, base.StatusSuspend

@@ -47,7 +47,9 @@ func (w *world) fault(k int) {
 	case 3:
 		if p := w.primary(); p != "" {
 			w.log("FAULT kill primary %s", p)
-			w.dbs[p].crash()
+			if w.dbs[p].dieNext = k/16%2 == 0; !w.dbs[p].dieNext {
+				w.dbs[p].crash()
+			}
 		}
 	case 4:
 		w.log("FAULT kill watcher %s", a)

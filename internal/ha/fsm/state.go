@@ -120,7 +120,9 @@ type Monitor struct {
 // Held is a monitor command that holds this watcher.
 type Held struct {
 	ID, Mon, Kind string
-	MonID         string    // of the connection it came by
+	MonID         string   // of the connection it came by
+	wait          *Command // a step that waits for what other watchers have to report
+	until         time.Time
 	Last          time.Time // last step
 	Busy          bool      // a step is being performed
 }
@@ -237,6 +239,7 @@ type State struct {
 	pend    map[uint64]pend
 	nextReq uint64
 	claim   claim
+	unsure  bool // the instance was lost while it may have become primary
 	term    uint64
 
 	confirmSince time.Time

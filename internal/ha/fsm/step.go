@@ -46,6 +46,7 @@ func (x *m) settle() {
 		w, p := x.W, x.p
 		x.Why = x.Why[:0]
 		x.guard()
+		x.heldWait()
 		x.heldExpiry()
 		deciders[x.W](x)
 		if x.W == w && x.p == p {

@@ -124,7 +124,7 @@ func (x *m) exitOld(c Command) {
 // dropClaim makes this standby renounce taking over until its primary, Open
 // again, says that the archive to it is Valid (package comment, "Claims").
 func (x *m) dropClaim(c Command) {
-	if why := x.keepsClaim(); why != "" {
+	if why := x.keepsClaim(c.From); why != "" {
 		x.answer(c.To, codeClash, "%s", why)
 		return
 	}
@@ -139,21 +139,32 @@ func (x *m) burn(c Command) {
 	x.claim = claim{burned: true}
 }
 
-func (x *m) keepsClaim() string {
+// keepsClaim tells why this side does not renounce: a takeover by it has begun,
+// or its database may belong to a newer reign than the asker's.
+func (x *m) keepsClaim(asker string) string {
 	switch {
 	case x.W == Takeover || x.W == Switchover || x.p != nil && x.p.kind == procTakeover:
 		return "the watcher of " + x.Cfg.Name + " is in state " + x.W.String()
 	case x.Held != nil:
 		return "the watcher of " + x.Cfg.Name + " serves monitor command " + x.Held.Kind
-	case x.In.OK && x.In.Status.Mode == base.ModePrimary:
+	case !x.In.Known:
+		return x.Cfg.Name + " has not been heard of since its watcher started: it may be of a newer reign"
+	case x.unsure:
+		return x.Cfg.Name + " was lost while it may have become primary"
+	case x.In.Status.Mode == base.ModePrimary:
 		return x.Cfg.Name + " is in Primary mode"
+	}
+	if r := x.Remotes[asker]; r.LastInst.Incarnation != "" {
+		if rel, n := x.In.Status.Lineage.Compare(r.LastInst.Lineage); rel == base.RemoteContained {
+			return fmt.Sprintf("%s has %d open records that %s is without", x.Cfg.Name, n, asker)
+		}
 	}
 	return ""
 }
 
 // dropKeep has the instance drop its kept package: the primary is without it.
 func (x *m) dropKeep(c Command) {
-	if why := x.keepsClaim(); why != "" {
+	if why := x.keepsClaim(c.From); why != "" {
 		x.answer(c.To, codeClash, "%s", why)
 		return
 	}

@@ -82,6 +82,7 @@ type world struct {
 	trace   []string
 	replies map[uint64]func(proto.WatcherReply)
 	reqs    uint64
+	forge   bool // watchers decide as in MANUAL mode and claim AUTO
 	mutate  func(fsm.Action) fsm.Action
 }
 
@@ -272,6 +273,9 @@ func (w *world) command(from, inst, fromInst, mon string, c proto.WatcherCommand
 }
 
 func (w *world) fill(x *mwatch, st proto.WatcherStatus) proto.WatcherStatus {
+	if w.forge {
+		st.Config.Mode = "AUTO"
+	}
 	st.Seq, st.Incarnation = x.seq, fmt.Sprintf("%s-%d", x.name, x.inc)
 	return st
 }
@@ -407,7 +411,7 @@ func (w *world) clients() {
 			got = append(got, n)
 		}
 	}
-	if len(got) > 1 && w.cfg.Auto {
+	if len(got) > 1 && (w.cfg.Auto || w.forge) {
 		w.bad("G3: %v acknowledged commits at the same moment", got)
 	}
 }

@@ -1,0 +1,138 @@
+package fsm
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"datawatch/internal/ha/proto"
+)
+
+var write = flag.Bool("write", false, "rewrite docs/watcher-states.md")
+
+// every returns one event of each kind.
+func every() map[EventKind]Event {
+	out := map[EventKind]Event{EvTick: Tick{}, EvInstUp: InstUp{}, EvInstDown: InstDown{}, EvInstStatus: InstStatus{}, EvInstReply: InstReply{},
+		EvInstGone: InstGone{}, EvStarted: Started{}, EvRemoteUp: RemoteUp{"B"}, EvRemoteDown: RemoteDown{"B"}, EvRemoteStatus: RemoteStatus{Inst: "B"},
+		EvRemoteReply: RemoteReply{}, EvMonUp: MonUp{ID: "m"}, EvMonDown: MonDown{"m"}, EvMonStatus: MonStatus{"m"}, EvConfirmReply: ConfirmReply{},
+		EvCtlSaved: CtlSaved{}, EvUnknownCmd: Command{To: Reply{1, 1}, Cmd: proto.WatcherCommand{Cmd: "?"}}}
+	for c, k := range cmdEvents {
+		out[k] = Command{To: Reply{1, 1}, Cmd: proto.WatcherCommand{Cmd: c, ID: "1"}}
+	}
+	return out
+}
+
+// TestEveryPair: each state handles or refuses each event, commands are always
+// answered, nothing panics, only declared transitions happen, and the given
+// state is left alone.
+func TestEveryPair(t *testing.T) {
+	evs := every()
+	now := time.Unix(1e9, 0)
+	for w := range numStates {
+		for k := range numEvents {
+			ev, ok := evs[k]
+			if !ok || absorb[k] == nil || deciders[w] == nil {
+				t.Fatalf("event %s in %s is not handled", k, w)
+			}
+			if table[w][k].refuse != "" && k < EvBegin {
+				t.Errorf("%s refuses %s, which has happened", w, k)
+			}
+			s := New(Config{Name: "A", Remotes: []string{"B"}, Global: true, ErrorTime: 5 * time.Second, InstErrorTime: 5 * time.Second}, false, "", now)
+			s.W = w
+			if isIn(w, []WState{Switchover, OpenForce, ChangeArch, ClearSend, ClearRapply}) {
+				s.Held = &Held{ID: "9", Last: now}
+			}
+			before := fmt.Sprintf("%+v", s)
+			n, acts := Step(s, ev, now)
+			if fmt.Sprintf("%+v", s) != before {
+				t.Errorf("%s on %s changed its argument", w, k)
+			}
+			if n.Fault() != "" {
+				t.Errorf("%s on %s: %s", w, k, n.Fault())
+			}
+			if table[w][k].refuse != "" && n.W != w {
+				t.Errorf("%s refuses %s and goes to %s", w, k, n.W)
+			}
+			if k < EvBegin {
+				continue
+			}
+			answers := 0
+			for _, a := range acts {
+				if r, ok := a.(Answer); ok {
+					answers++
+					if r.Reply.Code == 0 != (r.Reply.Msg == "" || table[w][k].refuse == "") && table[w][k].refuse != "" {
+						t.Errorf("%s refuses %s with code 0", w, k)
+					}
+				}
+			}
+			if answers != 1 {
+				t.Errorf("%s answers %s %d times", w, k, answers)
+			}
+		}
+	}
+}
+
+func TestNamesOfStates(t *testing.T) {
+	for w := range numStates {
+		if v, ok := stateOf(w.String()); !ok || v != w {
+			t.Errorf("state %d: %q", w, w)
+		}
+	}
+	for _, k := range []string{proto.KindSwitchover, proto.KindTakeover, proto.KindOpenForce, proto.KindChangeArch, proto.KindClearSend, proto.KindClearApply} {
+		if _, ok := stateOf(proto.StateOf(k)); !ok {
+			t.Errorf("command kind %q has no state", k)
+		}
+	}
+}
+
+const docPath = "../../../docs/watcher-states.md"
+
+func TestDocs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("# Watcher states\n\nGenerated from internal/ha/fsm/table.go by `go test ./internal/ha/fsm -run TestDocs -write`.\n\n" +
+		"## Changes of state\n\n| from | to | when |\n|---|---|---|\n")
+	for f := range numStates {
+		for to := range numStates {
+			if why, ok := edges[edge{f, to}]; ok {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", f, to, why)
+			}
+		}
+	}
+	b.WriteString("\n## Commands\n\nEvery state takes in what has happened (messages, lost connections, replies). These are the commands:\n\n| command | taken in | otherwise |\n|---|---|---|\n")
+	for k := EvBegin; k < numEvents; k++ {
+		var in []string
+		refuse := ""
+		for w := range numStates {
+			if isIn(w, unused) {
+				continue
+			}
+			if table[w][k].refuse == "" {
+				in = append(in, w.String())
+			} else {
+				refuse = table[w][k].refuse
+			}
+		}
+		taken := strings.Join(in, ", ")
+		if refuse == "" {
+			taken = "every state"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", k, taken, refuse)
+	}
+	var un []string
+	for _, w := range unused {
+		un = append(un, w.String())
+	}
+	fmt.Fprintf(&b, "\nKnown by name and never entered by a watcher itself: %s.\n", strings.Join(un, ", "))
+	if *write {
+		if err := os.WriteFile(docPath, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(docPath)
+	if err != nil || string(have) != b.String() {
+		t.Fatalf("%s is not current (%v): run go test ./internal/ha/fsm -run TestDocs -write", docPath, err)
+	}
+}
