@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/cond"
@@ -146,19 +147,29 @@ func (m *Monitor) StopGroup(ctx context.Context, groupName string) error {
 	return nil
 }
 
-// stopInst exits one instance and waits until its watcher sees it gone.
+// stopInst exits one instance and waits until its watcher sees it gone. The
+// instance may be gone before it has answered: what counts is that it is.
 func (m *Monitor) stopInst(ctx context.Context, g *group, p cond.Peer) error {
-	if err := m.each(ctx, g, []cond.Peer{p}, "stop", instGone, plain(proto.DWCmdStopInst)); err != nil {
-		return err
-	}
-	return m.settle(ctx, g, m.cfg.StepTime, p.Inst()+" has exited", func(v cond.View) bool {
+	gone := func(v cond.View) bool {
 		q, ok := v.Find(p.Inst())
-		return ok && !v.InstOK(q)
-	})
-}
-
-func instGone(v cond.View, p cond.Peer) (string, bool) {
-	return "the instance is not active", !v.InstOK(p)
+		return ok && v.Alive(q) && !q.Status.InstOK
+	}
+	if gone(m.view(g)) {
+		return base.Errorf(CodeAlready, "%s had exited", p.Inst())
+	}
+	limit := m.cfg.StepTime
+	_, err := m.call(ctx, g, p, proto.WatcherCommand{Cmd: proto.DWCmdStopInst, Inst: p.Inst()})
+	if err != nil {
+		limit = 2 * time.Second
+	}
+	if e := m.settle(ctx, g, limit, p.Inst()+" has exited", gone); e != nil {
+		if err == nil {
+			err = e
+		}
+		return base.Errorf(base.CodeOf(err, CodeError), "stop %s: %s", p.Inst(), plainText(err))
+	}
+	m.tell("monitor", "stop %s: done", p.Inst())
+	return nil
 }
 
 // KillGroup kills every active instance of a group (manual 4.4 #45).
