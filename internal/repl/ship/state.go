@@ -284,6 +284,17 @@ func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
 	<-t.send
 }
 
+// Probe asks a standby what it has and forgets the answer: an error says that
+// it cannot be reached now.
+func (s *Shipper) Probe(ctx context.Context, inst string) error {
+	t := s.byName[inst]
+	if t == nil {
+		return base.Errorf(CodeNoTarget, "no realtime or timely archive to %s", inst)
+	}
+	_, err := s.say(ctx, t, base.ArchUnknown)
+	return err
+}
+
 // SetState changes the state of the archive to inst, "" for all of them.
 //
 // Invalid takes effect whether or not the standby can be told, but it is told
