@@ -239,6 +239,7 @@ func (l *load) check(t *testing.T, kills int) {
 	if len(l.acked) < kills*10 || len(l.seen) < kills*10 {
 		t.Errorf("only %d acknowledged and %d seen rows: the load did not run", len(l.acked), len(l.seen))
 	}
+	settle(t, l.sys)
 	var sets []map[rowKey]bool
 	for _, d := range l.sys.DBs {
 		set := rows(t, d.Port)
@@ -267,6 +268,38 @@ func (l *load) check(t *testing.T, kills int) {
 	}
 	l.checkReigns(t, kills)
 	t.Logf("%d reads", l.reads.Load())
+}
+
+// settle waits until both databases have the same number of rows twice in a
+// row: a statement whose client has gone may still commit, and a standby shows
+// a commit a moment after its primary.
+func settle(t *testing.T, sys *dw.System) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	last := ""
+	for ctx.Err() == nil {
+		var counts []string
+		for _, d := range sys.DBs {
+			conn, err := dw.Connect(ctx, d.Port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := conn.Exec(ctx, "SELECT count(*) FROM w").ReadAll()
+			conn.Close(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts = append(counts, string(res[0].Rows[0][0]))
+		}
+		slices.Sort(counts)
+		if counts = slices.Compact(counts); len(counts) == 1 && counts[0] == last {
+			return
+		}
+		last = counts[0]
+		pause(ctx, 100*time.Millisecond)
+	}
+	t.Error("the databases never came to the same number of rows")
 }
 
 // checkReigns verifies G3: acknowledgements in order of time change the
