@@ -372,7 +372,7 @@ func (st *Statement) arith(lo, hi int, ops []int, resolve func(string) Type) Typ
 		case Float4, Float8:
 			result = Float8
 		default:
-			if st.toks[from].kind == tParam && to-from == 1 {
+			if from < to && st.toks[from].kind == tParam && to-from == 1 {
 				continue
 			}
 			return Type{Mod: -1}

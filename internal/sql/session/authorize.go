@@ -12,6 +12,7 @@ import (
 type authRecord struct {
 	main   bool // writes the database
 	temp   bool // writes temporary tables
+	schema bool // changes the schema
 	reads  []column
 	denied *sqlapi.Error
 }
@@ -46,6 +47,15 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, name3, name4, sche
 		case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE, sqlite3.AUTH_ALTER_TABLE, sqlite3.AUTH_REINDEX, sqlite3.AUTH_ANALYZE:
 			c.rec.main = true
 		}
+	}
+	switch action {
+	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE:
+		switch name3 {
+		case "sqlite_master", "sqlite_temp_master", "sqlite_schema", "sqlite_temp_schema":
+			c.rec.schema = true
+		}
+	case sqlite3.AUTH_ALTER_TABLE:
+		c.rec.schema = true
 	}
 	if c.internal {
 		return sqlite3.AUTH_OK

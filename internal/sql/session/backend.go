@@ -101,6 +101,8 @@ type Backend struct {
 	writer  *conn // only touched by the owner of gate
 	lastLSN atomic.Uint64
 
+	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
+
 	parsed *cache // statements by text
 
 	mu       sync.Mutex

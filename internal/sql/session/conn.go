@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -49,6 +50,9 @@ type conn struct {
 	tick  uint64
 	sess  atomic.Pointer[Session] // who uses it, for functions such as current_user()
 	old   bool
+	ddl   bool   // the schema changed in the transaction under way
+	made  uint32 // schema cookie that the cached statements were made for
+	gen   uint64 // and Backend.schemaGen
 
 	// What the authorizer saw during the last prepare.
 	internal bool // statements of the server itself: nothing is forbidden
@@ -131,6 +135,9 @@ func (c *conn) setUp(cacheKB int) error {
 func (c *conn) use(s *Session) {
 	c.sess.Store(s)
 	c.db.SetInterrupt(s.ctx)
+	if h, ok := c.h.(interface{ SetContext(context.Context) }); ok {
+		h.SetContext(s.ctx) // a commit may wait for log space
+	}
 }
 
 // unuse takes it back; whatever ran is interrupted no more.
@@ -167,6 +174,7 @@ func (c *conn) prepare(sql string) (*cstmt, error) {
 		cs.busy, cs.used = true, c.tick
 		return cs, nil
 	}
+	c.fresh()
 	c.rec = authRecord{}
 	var st *sqlite3.Stmt
 	var tail string
@@ -219,6 +227,55 @@ func (c *conn) prepare(sql string) (*cstmt, error) {
 	return cs, nil
 }
 
+// fresh brings the connection's idea of the schema up to date and drops cached
+// statements of an older one. SQLite compares the schema only when a statement
+// runs: without this it would compile, or describe, by the old one.
+func (c *conn) fresh() {
+	if c.h == nil || c.ddl || c.internal {
+		return
+	}
+	var b [4]byte
+	if _, err := c.h.ReadAt(b[:], 40); err != nil { // the schema cookie in the database header
+		return
+	}
+	v, gen := binary.BigEndian.Uint32(b[:]), c.b.schemaGen.Load()
+	if v == c.made && gen == c.gen {
+		return
+	}
+	c.flush()
+	if err := c.run("SELECT 1 FROM sqlite_schema LIMIT 1"); err == nil {
+		c.made, c.gen = v, gen
+	}
+}
+
+// flush closes the cached statements that are not in use.
+func (c *conn) flush() {
+	for k, cs := range c.stmts {
+		delete(c.stmts, k)
+		if cs.cached = false; !cs.busy {
+			cs.s.Close()
+		}
+	}
+}
+
+// exact is prepare for a statement that was described with n columns; one left
+// from before a change of the schema is prepared again.
+func (c *conn) exact(sql string, n int) (*cstmt, error) {
+	cs, err := c.prepare(sql)
+	if err == nil && cs.ncols != n {
+		c.forget(cs)
+		cs, err = c.prepare(sql)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if cs.ncols != n {
+		c.done(cs)
+		return nil, planChanged()
+	}
+	return cs, nil
+}
+
 func onlyComments(tail string) bool {
 	parts, err := splitStatements(tail)
 	return err == nil && len(parts) == 0
@@ -251,10 +308,10 @@ func (c *conn) done(cs *cstmt) error {
 
 // forget closes a statement that is not to be used again.
 func (c *conn) forget(cs *cstmt) {
-	if cs.cached {
+	if cs.cached && c.stmts[cs.sql] == cs {
 		delete(c.stmts, cs.sql)
-		cs.cached = false
 	}
+	cs.cached = false
 	c.done(cs)
 }
 

@@ -46,7 +46,11 @@ func (p *Portal) Columns() []sqlapi.Column {
 	if len(st.guessed) == 0 || st.write || st.p.ForUpdate || p.ran {
 		return st.cols
 	}
-	if s.enter(context.WithoutCancel(context.Background())) != nil {
+	ctx := s.linked
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	if s.enter(ctx) != nil {
 		return st.cols
 	}
 	defer s.leave()
@@ -184,7 +188,7 @@ func (p *Portal) open() (*cursor, error) {
 	}
 	s.tx.ran = true
 	cur := &cursor{s: s, c: c, release: release}
-	cs, err := c.prepare(st.p.SQL)
+	cs, err := c.exact(st.p.SQL, len(st.cols))
 	if err != nil {
 		cur.close()
 		return nil, s.notHere(c, st.p, err)
@@ -193,10 +197,6 @@ func (p *Portal) open() (*cursor, error) {
 	if err := cs.bind(p.params); err != nil {
 		cur.close()
 		return nil, err
-	}
-	if cs.ncols != len(st.cols) {
-		cur.close()
-		return nil, planChanged()
 	}
 	return cur, nil
 }
@@ -336,6 +336,8 @@ func (cur *cursor) next() (bool, error) {
 		return false, err
 	}
 	if more && cur.cs.s.DataCount() != cur.cs.ncols {
+		cur.c.forget(cur.cs)
+		cur.cs = nil
 		return false, planChanged()
 	}
 	return more, nil
@@ -488,13 +490,9 @@ func (p *Portal) writeTemp() ([]valueRow, int64, error) {
 func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	s, st := p.s, p.st
 	s.tx.ran = true
-	cs, err := c.prepare(st.p.SQL)
+	cs, err := c.exact(st.p.SQL, len(st.cols))
 	if err != nil {
 		return nil, 0, err
-	}
-	if cs.ncols != len(st.cols) {
-		c.done(cs)
-		return nil, 0, planChanged()
 	}
 	if err := cs.bind(p.params); err != nil {
 		c.done(cs)
@@ -509,6 +507,10 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 		if more, err = c.step(cs); err != nil || !more {
 			break
 		}
+		if cs.s.DataCount() != cs.ncols {
+			c.forget(cs)
+			return nil, 0, planChanged()
+		}
 		rows = append(rows, copyRow(cs.s, cs.ncols))
 	}
 	if err == nil {
@@ -520,7 +522,15 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	} else if c.file != nil {
 		err = s.storeError(c, err)
 	}
+	schema := cs.rec.schema
 	c.done(cs)
+	if schema {
+		c.ddl = true
+		if cs.rec.main {
+			s.b.schemaGen.Add(1)
+		}
+		c.flush()
+	}
 	if err != nil && errors.Is(err, sqlite3.BUSY_SNAPSHOT) {
 		// Cannot happen while the write lock is held; never shown as such.
 		err = fmt.Errorf("internal: stale snapshot under the write lock: %w", err)

@@ -74,6 +74,9 @@ func (s *Session) enter(ctx context.Context) error {
 	s.cmu.Lock()
 	if s.ctx.Err() != nil {
 		s.renew()
+		if s.tx.c != nil {
+			s.tx.c.use(s)
+		}
 	}
 	s.running = true
 	if ctx != s.linked {

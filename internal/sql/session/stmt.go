@@ -59,6 +59,7 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 		return st, err
 	}
 	defer release()
+	c.fresh()
 	cs, err := c.prepare(p.SQL)
 	if err != nil {
 		return st, s.notHere(c, p, err)

@@ -109,9 +109,6 @@ func (s *Session) lockStore(c *conn) (*conn, error) {
 	if err := b.cfg.DB.LockWrite(s.ctx, c.h); err != nil {
 		return nil, fmt.Errorf("take the write lock: %w", err)
 	}
-	if x, ok := c.h.(interface{ SetContext(context.Context) }); ok {
-		x.SetContext(s.ctx)
-	}
 	c.use(s)
 	return c, nil
 }
@@ -125,6 +122,10 @@ func (s *Session) unlockWrite(c *conn) base.LSN {
 		b.log.Error("rollback failed; the connection is replaced", "err", err)
 	}
 	c.unuse()
+	if c.ddl {
+		c.ddl = false
+		c.flush()
+	}
 	if lsn := uint64(c.h.LastCommit()); lsn > b.lastLSN.Load() {
 		b.lastLSN.Store(lsn)
 	}
@@ -392,6 +393,9 @@ func (s *Session) rollbackTo(name string) error {
 		}
 		if err := s.tx.c.run("ROLLBACK TO " + dialect.QuoteName(name)); err != nil {
 			return err
+		}
+		if s.tx.c.ddl {
+			s.tx.c.flush()
 		}
 	}
 	s.tx.saves = s.tx.saves[:i+1]

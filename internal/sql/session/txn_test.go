@@ -244,6 +244,12 @@ func TestLockAndCancel(t *testing.T) {
 	b.fails("insert into t with recursive s(i) as (select 1 union all select i+1 from s) select i from s", "57014")
 	b.exec("reset statement_timeout")
 	b.is("select v from t", "2")
+	// A cancelled query after a savepoint does not cost the transaction.
+	b.exec("begin; update t set v=20; savepoint s; set local statement_timeout='20ms'")
+	b.fails("with recursive s(i) as (select 1 union all select i+1 from s) select count(*) from s", "57014")
+	b.exec("rollback to s; set local statement_timeout=0")
+	b.is("select v from t", "20")
+	b.exec("update t set v=2; commit")
 	// An interrupted write in a transaction: everything is undone, the session goes on.
 	b.exec("begin; update t set v=7; savepoint s; set local statement_timeout='20ms'")
 	b.fails("insert into t with recursive s(i) as (select 1 union all select i+1 from s) select i from s", "57014")
