@@ -65,7 +65,8 @@ type program struct {
 	conn        *pgconn.PgConn
 	ask         func(prompt string, secret bool) (string, error)
 	failed      bool
-	depth       int // of \i
+	reported    error // was shown already
+	depth       int   // of \i
 }
 
 // errQuit ends a session at the user's wish.
@@ -82,8 +83,7 @@ func Main(ctx context.Context, args []string, in *os.File, out, errOut io.Writer
 		cancel()
 	}
 	if err != nil && !errors.Is(err, errQuit) {
-		var pe *pgconn.PgError
-		if !errors.As(err, &pe) || !p.failed {
+		if p.reported == nil || !errors.Is(err, p.reported) {
 			fmt.Fprintln(errOut, "disql:", err)
 		}
 		return tools.ExitCode(err)
@@ -222,7 +222,7 @@ func (p *program) notice(n *pgconn.Notice) {
 
 // report shows an error and remembers that there was one.
 func (p *program) report(err error) {
-	p.failed = true
+	p.failed, p.reported = true, err
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
 		fmt.Fprintln(p.errOut, describeError(pe))

@@ -38,6 +38,7 @@ func TestSplit(t *testing.T) {
 		{"division", "select 4\n/2;", []string{"select 4\n/2"}, ""},
 		{"slash in a string", "select '\n/\n';", []string{"select '\n/\n'"}, ""},
 		{"unfinished", "select 1; select", []string{"select 1"}, "select"},
+		{"command after a statement", "a; \\d t\nb;", []string{"a", `\d t`, "b"}, ""},
 		{"minus minus only", "select 1 - -1;", []string{"select 1 - -1"}, ""},
 		{"star slash after slash star", "/*/ ; */ a;", []string{"/*/ ; */ a"}, ""},
 	} {
@@ -214,7 +215,7 @@ func TestScripts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errOut := runDisql(t, c.stdin, c.args...)
-			if code != c.code || out != c.out || !strings.Contains(errOut, c.errOut) {
+			if code != c.code || out != c.out || !strings.Contains(errOut, c.errOut) || c.errOut != "" && strings.Count(errOut, c.errOut) != 1 {
 				t.Errorf("exit %d\nout %q\nerr %q", code, out, errOut)
 			}
 		})

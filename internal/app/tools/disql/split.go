@@ -35,6 +35,10 @@ func (s *splitter) Feed(line string) []string {
 		}
 	}
 	s.buf.WriteString(text[start:])
+	if rest := strings.TrimSpace(s.buf.String()); strings.HasPrefix(rest, `\`) {
+		s.Reset() // a command of disql after a statement
+		return append(out, rest)
+	}
 	if onlyComments(s.buf.String()) && !s.sc.inside() {
 		s.Reset()
 	}
