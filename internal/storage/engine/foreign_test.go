@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"datawatch/internal/base"
+	"datawatch/internal/storage/redo"
+	"datawatch/internal/vfs"
+)
+
+func newStandby(t *testing.T) (*Engine, *vfs.Mem) {
+	t.Helper()
+	fs := vfs.NewMem()
+	create(t, fs, base.ModeStandby)
+	e, err := Open(t.Context(), testConfig(fs, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Abort)
+	if err := e.OpenDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e, fs
+}
+
+// primaryPackages runs a workload and returns the database and what it shipped.
+func primaryPackages(t *testing.T, commits int) (*db, []*redo.Package) {
+	t.Helper()
+	s := &spy{}
+	d := newDB(t, nil, s)
+	d.workload(func() bool { return int(d.acked.Load()) >= commits })
+	return d, s.packages()
+}
+
+// TestStandby: a standby fed by AppendForeign is the primary, page by page, after
+// every package (G6), and refuses what does not continue it (G5).
+func TestStandby(t *testing.T) {
+	d, pkgs := primaryPackages(t, 150)
+	e, _ := newStandby(t)
+	for i, p := range pkgs {
+		bad := map[string]*redo.Package{}
+		if i%10 == 3 {
+			bad["the package before"] = pkgs[i-1]
+			h := p.Header
+			h.PmntMagic++
+			bad["another database"] = &redo.Package{Header: h, Data: p.Data}
+			h = p.Header
+			h.OpenID++
+			bad["another lineage"] = &redo.Package{Header: h, Data: p.Data}
+			h = p.Header
+			h.PrevLSN--
+			bad["another LSN"] = &redo.Package{Header: h, Data: p.Data}
+			bad["damaged"] = &redo.Package{Header: p.Header, Data: p.Data[:len(p.Data)-1]}
+			if i+1 < len(pkgs) {
+				bad["a gap"] = pkgs[i+1]
+			}
+		}
+		before := e.Positions()
+		for name, b := range bad {
+			if err := e.AppendForeign(t.Context(), []*redo.Package{b}); err == nil {
+				t.Fatalf("G5: %s was taken", name)
+			}
+			if after := e.Positions(); after != before {
+				t.Fatalf("G5: %s changed something: %+v", name, after)
+			}
+		}
+		if err := e.AppendForeign(t.Context(), []*redo.Package{p}); err != nil {
+			t.Fatal(err)
+		}
+		if err := diff(contents(t, e), d.at[p.MaxLSN]); err != nil {
+			t.Fatalf("G6: after package %d: %v", p.GSEQ, err)
+		}
+	}
+	samePages(t, d.e, e)
+	if a, b := d.e.Lineage(), e.Lineage(); len(b) != 1 || a[0].TGUID != b[0].TGUID {
+		t.Fatalf("lineage %+v, primary %+v", b, a)
+	}
+	// Takeover: it opens as primary, with an open record that follows the old one.
+	if err := errors.Join(e.MountDatabase(t.Context()), e.SetMode(t.Context(), base.ModePrimary), e.OpenDatabase(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	last := d.e.Positions().File
+	if l := e.Lineage(); len(l) != 2 || l[1].Apply[0] != last || l[1].SrcDBMagic != d.e.Control().DBMagic {
+		t.Fatalf("lineage %+v", l)
+	}
+	if p := e.Positions().File; p.Seq != last.Seq+1 || p.LSN != last.LSN+1 {
+		t.Fatalf("position %v after %v", p, last)
+	}
+}
+
+// TestStandbyPowerCuts cuts the power of a standby around every change of its
+// disk; what it had taken is there, the rest continues it.
+func TestStandbyPowerCuts(t *testing.T) {
+	d, pkgs := primaryPackages(t, 120)
+	e, fs := newStandby(t)
+	var failed error
+	n := 0
+	cutter(fs, rand.New(rand.NewPCG(5, 6)), *cuts/4, e.Hardened, func(c cut) {
+		if n++; failed != nil {
+			return
+		}
+		failed = func() error {
+			s, err := Open(t.Context(), testConfig(c.fs, true))
+			if err != nil {
+				return err
+			}
+			defer s.Abort()
+			pos := s.Positions().File
+			if pos.LSN < c.acked {
+				return fmt.Errorf("lost packages: at %v, had taken LSN %d", pos, c.acked)
+			}
+			got, err := tryContents(s)
+			if err == nil {
+				err = diff(got, d.at[pos.LSN])
+			}
+			if err != nil || n%10 != 0 {
+				return err
+			}
+			if err := errors.Join(s.OpenDatabase(t.Context()), s.AppendForeign(t.Context(), pkgs[pos.Seq:])); err != nil {
+				return err
+			}
+			got, err = tryContents(s)
+			if err != nil {
+				return err
+			}
+			return diff(got, d.at[d.e.Hardened()])
+		}()
+		if failed != nil {
+			failed = fmt.Errorf("cut %d (%s): %w", n, c.op, failed)
+		}
+	})
+	for i := 0; i < len(pkgs) && failed == nil; i += 3 {
+		if err := e.AppendForeign(t.Context(), pkgs[i:min(i+3, len(pkgs))]); err != nil {
+			t.Fatal(err)
+		}
+		if i%30 == 0 {
+			if err := e.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fs.SetHook(nil)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	samePages(t, d.e, e)
+	t.Logf("%d power cuts, %d packages", n, len(pkgs))
+}
