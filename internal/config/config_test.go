@@ -44,7 +44,7 @@ func TestManual72(t *testing.T) {
 	for _, s := range inst.NotEffective() {
 		names[s.Param.Name] = true
 	}
-	if len(names) != 2 || !names["ENABLE_OFFLINE_TS"] || !names["RLOG_SEND_APPLY_MON"] {
+	if len(names) != 1 || !names["ENABLE_OFFLINE_TS"] {
 		t.Errorf("not effective: %v", names)
 	}
 }

@@ -9,7 +9,7 @@ var malParams = []Param{
 		Doc: "Most messages that may wait to be sent."},
 	{Name: "MAL_CONN_FAIL_INTERVAL", Kind: KindInt, Min: 2, Max: 1800, Default: "10", Unit: "s", Effective: true, Manual: "5.2",
 		Doc: "Silence after which a link counts as broken."},
-	{Name: "MAL_LOGIN_TIMEOUT", Kind: KindInt, Min: 3, Max: 1800, Default: "15", Unit: "s", Manual: "5.2",
+	{Name: "MAL_LOGIN_TIMEOUT", Kind: KindInt, Min: 3, Max: 1800, Default: "15", Unit: "s", Effective: true, Manual: "5.2",
 		Doc: "Longest time for a login from instance to instance (MPP, database links)."},
 	{Name: "MAL_BUF_SIZE", Kind: KindInt, Max: 500000, Default: "100", Unit: "MB", Manual: "5.2",
 		Doc: "Memory for the messages of one link; more goes to a file. 0: no limit."},
@@ -47,7 +47,7 @@ var malParams = []Param{
 
 // archParams are the parameters of dmarch.ini (manual 5.3).
 var archParams = []Param{
-	{Name: "ARCH_WAIT_APPLY", Kind: KindBool, DefNote: "1 with a TIMELY archive, else 0", Manual: "5.3",
+	{Name: "ARCH_WAIT_APPLY", Kind: KindBool, DefNote: "1 with a TIMELY archive, else 0", Effective: true, Manual: "5.3",
 		Doc: "When a standby acknowledges redo: 0 on receipt (fast), 1 after replay (reads on the standby see what the primary acknowledged)."},
 	{Name: "ARCH_RESERVE_TIME", Kind: KindInt, Max: 4294967294, Default: "0", Unit: "min", Effective: true, Manual: "5.3",
 		Doc: "How long local and remote archive files are kept. 0: for ever."},
