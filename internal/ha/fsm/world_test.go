@@ -203,8 +203,13 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 	case fsm.SendInst:
 		di := "i:" + x.name
 		inc := d.inc
-		w.send(me, di, func() {
-			if !d.up || d.hung || d.inc != inc {
+		var exec func()
+		exec = func() {
+			if !d.up || d.inc != inc {
+				return
+			}
+			if d.hung {
+				w.after(ms(100), exec) // a stopped process does it when it goes on
 				return
 			}
 			code, msg := d.do(e.Cmd)
@@ -215,7 +220,8 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 			w.send(di, me, func() {
 				w.ev(x.name, fsm.InstReply{Req: e.Req, Reply: proto.InstanceReply{Code: code, Msg: msg, Status: st}})
 			})
-		})
+		}
+		w.send(me, di, exec)
 	case fsm.TellRemote:
 		if !w.up[link(me, "w:"+e.Inst)] {
 			w.after(0, func() { w.ev(x.name, fsm.RemoteReply{Inst: e.Inst, Req: e.Req, Err: "down"}) })
