@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/storage/engine"
@@ -57,6 +57,7 @@ func TestEngine(t *testing.T) {
 	env.client().exec("create table t(id integer primary key, w int, i int); create index ti on t(w,i)")
 	acked := make([]int, 8)
 	var wg sync.WaitGroup
+	var done atomic.Int64
 	for w := range acked {
 		c := env.client()
 		wg.Go(func() {
@@ -65,10 +66,11 @@ func TestEngine(t *testing.T) {
 					return
 				}
 				acked[w] = i
+				done.Add(1)
 			}
 		})
 	}
-	time.Sleep(300 * time.Millisecond) // how much work is done does not matter
+	until(t, "100 rows are acknowledged", func() bool { return done.Load() >= 100 })
 	eng.Abort()
 	wg.Wait()
 
