@@ -12,11 +12,14 @@ import (
 // replEngine shows the engine to the sending and the receiving side.
 type replEngine struct{ *engine.Engine }
 
-// LogEnd is FILE_LSN.
-func (e replEngine) LogEnd() base.Position { return e.Positions().File }
+// LogEnd is the end of what is logged, archived and, with it, in the lineage.
+func (e replEngine) LogEnd() base.Position { p, _ := e.HardState(); return p }
+
+// Lineage goes with LogEnd.
+func (e replEngine) Lineage() base.Lineage { _, l := e.HardState(); return l }
 
 // Replayed is what readers may see.
-func (e replEngine) Replayed() base.Position { return e.Positions().Replay }
+func (e replEngine) Replayed() base.Position { return e.LogEnd() }
 
 // Suspend hides nothing: ship only gives a reason.
 func (e replEngine) Suspend(reason string) { e.Engine.Suspend(reason) }

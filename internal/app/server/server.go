@@ -407,9 +407,9 @@ func (s *Server) tls() (*tls.Config, error) {
 // identity is what this instance says to the others (mal hello).
 func (s *Server) identity() mal.Identity {
 	c := s.eng.Control()
-	p, lineage := s.eng.State()
+	pos, lineage := s.eng.HardState()
 	id := mal.Identity{PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, OGUID: c.OGUID, Mode: s.eng.Mode(), Status: s.eng.Status(),
-		Lineage: lineage, File: p.File, Keep: p.Cur, Incarnation: s.incarnation}
+		Lineage: lineage, File: pos, Keep: pos, Incarnation: s.incarnation}
 	if id.Mode == base.ModeStandby {
 		id.Keep = s.recv.Info().Keep
 	}

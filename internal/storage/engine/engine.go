@@ -300,17 +300,27 @@ func (e *Engine) Lineage() base.Lineage {
 
 // State returns positions and lineage of one moment: the lineage has every open
 // record at or before Positions.File and none beyond, so that comparing both
-// with another database's never takes a reign that arrives for a fork.
+// with another database's never takes a reign that arrives for a fork. The
+// lineage must not be changed.
 func (e *Engine) State() (Positions, base.Lineage) {
-	ckpt := e.log.Info().CkptLSN
+	ckpt := e.log.CheckpointLSN()
 	last := e.buf.lastLSN()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	l := append(base.Lineage(nil), e.lineage...)
+	l := e.lineage // never changed in place
 	for _, r := range e.logged {
 		l = l.Append(r)
 	}
 	return Positions{Cur: base.Position{Seq: e.cur, LSN: last}, Flush: e.flush, File: e.file, Ckpt: ckpt, Apply: e.file, Replay: e.hard}, l
+}
+
+// HardState returns the hardened position and the lineage up to it, of one
+// moment: what this database can vouch for towards the others of its group. The
+// lineage must not be changed.
+func (e *Engine) HardState() (base.Position, base.Lineage) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.hard, e.lineage
 }
 
 // Hardened returns the LSN that readers see.

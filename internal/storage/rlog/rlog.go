@@ -259,7 +259,7 @@ func (l *Log) checkFile(i int, h header, cfg Config) error {
 
 // place translates a position on the strip to file and offset.
 func (l *Log) place(at int64) (file int, off int64) {
-	return int(at / l.usable % int64(len(l.files))), at%l.usable + twin.Size
+	return int(at / l.usable % int64(len(l.paths))), at%l.usable + twin.Size
 }
 
 // where names a position for errors.

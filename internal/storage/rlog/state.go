@@ -122,6 +122,13 @@ func (l *Log) Info() Info {
 	return i
 }
 
+// CheckpointLSN is CKPT_LSN, without the rest of Info.
+func (l *Log) CheckpointLSN() base.LSN {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ckptLSN
+}
+
 // Close closes the files, after an Append or SetCheckpoint under way. It writes
 // nothing.
 func (l *Log) Close() error {
