@@ -13,15 +13,17 @@ import (
 // opening, seconds (ruling: anything below acts as 3).
 const minRecover = 3
 
-// Intervals after a failed recovery, seconds (manual 3.1.9).
+// Intervals after a failed recovery, seconds (manual 3.1.9): minRecover for the
+// first failures and for lost connections, then longer.
 const (
-	recoverLink = 3    // the connection broke
-	recoverSoon = 30   // anything else
+	recoverSoon = 30
+	recoverLate = 300
 	recoverGap  = 1800 // the redo does not continue: only new archives help
 )
 
-// codeGap are the server's codes for redo that does not continue.
-var codeGap = map[base.Code]bool{-9206: true, -721: true, -722: true}
+// codeGap are the server's codes for archives that do not reach back to where
+// the standby stands.
+var codeGap = map[base.Code]bool{-715: true, -718: true}
 
 // decideOpen is normal work.
 func (x *m) decideOpen() {
@@ -231,6 +233,7 @@ func (x *m) recReply(n string, req uint64, code base.Code, err string) {
 	case recOpen:
 		delete(x.rec, n)
 		x.recT[n], x.lastRec[n] = x.Cfg.RecoverTime, x.now
+		delete(x.recBad, n)
 		x.log("recovery done", "standby", n, "primary", x.In.Status.File.String())
 		return
 	}
@@ -246,11 +249,14 @@ func (x *m) recFailed(n string, code base.Code, why string) {
 	switch {
 	case codeGap[code]:
 		x.recT[n] = recoverGap
-	case code == 0:
-		x.recT[n] = recoverLink
-	default:
+	case code == 0 || x.recBad[n] < 2:
+		x.recT[n] = minRecover
+	case x.recBad[n] < 5:
 		x.recT[n] = recoverSoon
+	default:
+		x.recT[n] = recoverLate
 	}
+	x.recBad[n]++
 	x.log("recovery failed", "standby", n, "step", recNames[r.step], "error", why, "next_in_seconds", x.recT[n])
 	if r.step >= recSuspend && x.In.OK && len(x.failed()) == 0 && x.p == nil {
 		x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery of " + n + " failed"})
@@ -262,7 +268,7 @@ func (x *m) interruptRecovery(why string) {
 	for _, n := range sorted(x.rec) {
 		x.log("recovery interrupted", "standby", n, "why", why)
 		x.lastRec[n] = x.now
-		x.recT[n] = recoverLink
+		x.recT[n] = minRecover
 	}
 	clear(x.rec)
 }

@@ -236,6 +236,7 @@ type State struct {
 	rec     map[string]rec
 	recT    map[string]int // memory value of INST_RECOVER_TIME, seconds
 	lastRec map[string]time.Time
+	recBad  map[string]int // recoveries failed in a row
 	pend    map[uint64]pend
 	nextReq uint64
 	claim   claim
@@ -253,7 +254,6 @@ type State struct {
 	readySince   time.Time // a primary could open but for standbys not Open yet
 	suspSince    time.Time
 	openedAt     time.Time
-	toldExit     map[string]time.Time
 
 	notBefore time.Time // no new sequence of orders earlier, after a failed one
 
@@ -274,8 +274,8 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 	cfg.Remotes = append([]string(nil), cfg.Remotes...)
 	sort.Strings(cfg.Remotes)
 	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, Remotes: map[string]Remote{}, Mons: map[string]Monitor{},
-		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, pend: map[uint64]pend{},
-		toldExit: map[string]time.Time{}, startAt: now.Add(cfg.InstErrorTime)}
+		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, recBad: map[string]int{}, pend: map[uint64]pend{},
+		startAt: now.Add(cfg.InstErrorTime)}
 	if ctl {
 		s.Ctl, s.CtlDesc = proto.CtlSplit, split
 	}
@@ -291,7 +291,7 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 func (s State) clone() State {
 	s.Remotes, s.Mons = maps.Clone(s.Remotes), maps.Clone(s.Mons)
 	s.rec, s.recT, s.lastRec = maps.Clone(s.rec), maps.Clone(s.recT), maps.Clone(s.lastRec)
-	s.pend, s.toldExit = maps.Clone(s.pend), maps.Clone(s.toldExit)
+	s.pend, s.recBad = maps.Clone(s.pend), maps.Clone(s.recBad)
 	if s.Held != nil {
 		h := *s.Held
 		s.Held = &h

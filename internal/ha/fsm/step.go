@@ -279,6 +279,12 @@ func (x *m) seen(n string, st proto.WatcherStatus) {
 	r := x.Remotes[n]
 	r.Known, r.Heard, r.Status = true, x.now, st
 	if st.Inst.Incarnation != "" {
+		if r.LastInst.Incarnation != st.Inst.Incarnation {
+			if x.recBad[n] > 0 {
+				x.recT[n] = minRecover // perhaps it was rebuilt
+			}
+			delete(x.recBad, n)
+		}
 		r.LastInst = st.Inst
 	}
 	x.Remotes[n] = r
