@@ -14,7 +14,7 @@ import (
 	"datawatch/internal/vfs"
 )
 
-var cuts = flag.Int("cuts", 2500, "power cuts that the crash tests try, each before and after a change of the disk")
+var cuts = flag.Int("cuts", 3000/raceFactor, "power cuts that the crash tests try, each before and after a change of the disk")
 
 // cut is a disk as a restart finds it after a power cut, and what was promised before it.
 type cut struct {

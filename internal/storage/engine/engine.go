@@ -31,6 +31,8 @@ type Engine struct {
 	log   *rlog.Log
 	arch  *arch.Archive // nil: no local archive
 
+	pmnt, magic base.Magic // PMNT_MAGIC and DB_MAGIC, which never change
+
 	opMu sync.Mutex // one administrative operation at a time
 	cmu  sync.Mutex // one checkpoint at a time
 	fmu  sync.Mutex // one AppendForeign at a time
@@ -114,6 +116,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		return fmt.Errorf("control file %s: %w", e.cfg.CtlPath, err)
 	}
 	e.ctl = c.Clone()
+	e.pmnt, e.magic = c.PmntMagic, c.DBMagic
 	if len(c.DataFiles) != 1 {
 		return fmt.Errorf("control file %s: %d data files, this program knows one", e.cfg.CtlPath, len(c.DataFiles))
 	}

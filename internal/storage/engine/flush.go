@@ -65,8 +65,7 @@ func (e *Engine) flushOne() bool {
 		if seg.open != nil {
 			lineageID = seg.open.ID
 		}
-		c := &e.ctl // the magics never change
-		pkg, err := redo.NewPackage(redo.Header{NNodes: 1, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, SrcDBMagic: c.DBMagic,
+		pkg, err := redo.NewPackage(redo.Header{NNodes: 1, PmntMagic: e.pmnt, DBMagic: e.magic, SrcDBMagic: e.magic,
 			GSEQ: prev.Seq + 1, LSEQ: e.log.NextLSEQ(), PrevLSN: prev.LSN, MinLSN: seg.min, MaxLSN: seg.max,
 			OpenID: lineageID, TimeNs: e.cfg.Clock.Now().UnixNano(), NPTX: seg.n}, seg.raw, e.cfg.Compress)
 		if err != nil { // Reserve keeps packages small enough

@@ -50,7 +50,7 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 	lseq := e.log.NextLSEQ()
 	stored := make([]*redo.Package, len(pkgs))
 	for i, p := range pkgs {
-		stored[i] = p.WithStore(e.ctl.DBMagic, lseq+base.Seq(i))
+		stored[i] = p.WithStore(e.magic, lseq+base.Seq(i))
 	}
 	for rest := stored; len(rest) > 0; {
 		n := e.fits(rest)
@@ -98,8 +98,8 @@ type foreign struct {
 func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64) (foreign, error) {
 	var f foreign
 	switch {
-	case p.PmntMagic != e.ctl.PmntMagic:
-		return f, fmt.Errorf("%w: PMNT_MAGIC %v, here %v", ErrForeign, p.PmntMagic, e.ctl.PmntMagic)
+	case p.PmntMagic != e.pmnt:
+		return f, fmt.Errorf("%w: PMNT_MAGIC %v, here %v", ErrForeign, p.PmntMagic, e.pmnt)
 	case p.GSEQ != pos.Seq+1 || p.PrevLSN != pos.LSN || p.MinLSN != pos.LSN+1 || p.MaxLSN < p.MinLSN:
 		return f, fmt.Errorf("%w: it follows LSN %d, this database ends at %v", ErrPosition, p.PrevLSN, pos)
 	}

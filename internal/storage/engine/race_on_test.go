@@ -1,0 +1,5 @@
+//go:build race
+
+package engine
+
+const raceFactor = 5 // the race detector makes everything that much slower
