@@ -13,7 +13,7 @@ import (
 const (
 	restartFirst = time.Second
 	restartMax   = 30 * time.Second
-	restartCalm  = 60 * time.Second
+	restartCalm  = 3 * time.Second
 	// startPatience is how long a start that gives no process id (a service)
 	// may take before it is tried again.
 	startPatience = 60 * time.Second
