@@ -85,6 +85,7 @@ type Config struct {
 	DatabaseName string        // current_database()
 	MaxSessions  int           // 10000
 	Readers      int           // pooled reader connections, 3 per core
+	WriterCache  int           // page cache of the writer connection, KB, 32 MB
 	LockTimeout  time.Duration // wait for the write lock, 10 s
 	IdleInWrite  time.Duration // a session may hold the write lock idle, 60 s
 }
@@ -122,6 +123,9 @@ func New(cfg Config) *Backend {
 	}
 	if cfg.Readers == 0 {
 		cfg.Readers = 3 * max(2, runtime.GOMAXPROCS(0))
+	}
+	if cfg.WriterCache == 0 {
+		cfg.WriterCache = writerCacheKB
 	}
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = 10 * time.Second

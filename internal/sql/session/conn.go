@@ -87,7 +87,7 @@ func (b *Backend) open(kind connKind) (*conn, error) {
 		c.h = b.cfg.DB.NewHandle(true)
 		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, true, readerMemory)
 	default:
-		cache = writerCacheKB
+		cache = b.cfg.WriterCache
 		c.h = b.cfg.DB.NewHandle(false)
 		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, false, writerMemory)
 	}

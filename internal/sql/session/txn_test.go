@@ -189,18 +189,18 @@ func TestLostUpdate(t *testing.T) {
 
 // TestSpill: a transaction larger than SQLite's cache is still atomic.
 func TestSpill(t *testing.T) {
-	e := newEnv(t)
+	e := newEnv(t, func(c *Config) { c.WriterCache = 256 })
 	a, b := e.client(), e.client()
 	a.exec("create table t(id integer primary key, v text)")
-	fill := "with recursive s(i) as (select 1 union all select i+1 from s where i<3000) insert into t select i, hex(randomblob(8000)) from s"
+	fill := "with recursive s(i) as (select 1 union all select i+1 from s where i<400) insert into t select i, hex(randomblob(8000)) from s"
 	a.exec("begin; " + fill)
 	b.is("select count(*) from t", "0")
-	a.is("select count(*) from t", "3000")
+	a.is("select count(*) from t", "400")
 	a.exec("rollback")
 	b.is("select count(*) from t", "0")
 	a.exec("begin; " + fill)
 	a.exec("commit")
-	b.is("select count(*) from t", "3000")
+	b.is("select count(*) from t", "400")
 	b.is("pragma integrity_check", "ok")
 	a.exec("delete from t where id > 10")
 	a.is("vacuum full", "VACUUM")
