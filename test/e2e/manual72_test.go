@@ -75,7 +75,7 @@ func TestManual72(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := filepath.Join(d, "dmmonitor.ini")
-		write(t, f, fmt.Sprintf("MON_DW_CONFIRM    = %d\nMON_LOG_PATH    = %s\nMON_LOG_INTERVAL  = 60\nMON_LOG_FILE_SIZE   = 32\nMON_LOG_SPACE_LIMIT  = 0\n[GRP1]\n MON_INST_OGUID    = 453331\n MON_DW_IP     = 127.0.0.1:%d\n MON_DW_IP     = 127.0.0.1:%d\n", confirm, d, port+300, port+301))
+		write(t, f, fmt.Sprintf("MON_DW_CONFIRM    = %d\nMON_LOG_PATH    = %s\nMON_LOG_INTERVAL  = 60\nMON_LOG_FILE_SIZE   = 32\nMON_LOG_SPACE_LIMIT  = 0\n[GRP1]\n MON_INST_OGUID    = 453331\n MON_DW_IP     = 127.0.0.1:%d\n MON_DW_IP     = 127.0.0.1:%d\n", confirm, d, port+200, port+201))
 		return f
 	}
 	for i := range names {
