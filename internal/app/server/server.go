@@ -22,7 +22,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -415,6 +414,3 @@ func (s *Server) identity() mal.Identity {
 	}
 	return id
 }
-
-// isSelf tells whether a configured instance name is this instance.
-func (s *Server) isSelf(inst string) bool { return strings.EqualFold(inst, s.name) }

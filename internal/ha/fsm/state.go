@@ -180,8 +180,6 @@ var recNames = [...]string{"", "drop kept package", "send archives", "wait for s
 type rec struct {
 	step recStep
 	wait uint64
-	err  base.Code
-	msg  string
 	good bool // archive was set Valid
 }
 

@@ -148,7 +148,6 @@ func (g *Guard) Addr() net.Addr { return g.ln.Addr() }
 
 // posted events that are not fsm events.
 type (
-	tickMsg     struct{}
 	acceptedMsg struct {
 		c     *conn
 		hello proto.Hello

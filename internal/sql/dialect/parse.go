@@ -84,7 +84,6 @@ type Statement struct {
 	toks      []token
 	edits     []edit
 	casts     map[int]cast
-	params    map[int]ParamHint
 }
 
 // parser walks the tokens of one statement.

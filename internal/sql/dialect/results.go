@@ -111,7 +111,7 @@ func (st *Statement) item(t []token, lo, hi int) Item {
 // title is PostgreSQL's name of an unnamed expression.
 func (st *Statement) title(t []token, lo int) string {
 	hi := len(t)
-	for operand(t, hi-1, nil) != lo {
+	if operand(t, hi-1, nil) != lo {
 		if c, ok := st.casts[hi-1]; ok && c.from == lo && !t[lo].is("CAST") {
 			// PostgreSQL names x::type after x when x has a name.
 			for j := lo; j < hi; j++ {

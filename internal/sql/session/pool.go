@@ -154,9 +154,6 @@ func (p *pool) drop(c *conn) {
 	p.mu.Unlock()
 }
 
-// forget gives up the place of a connection that someone else owns now.
-func (p *pool) forget() { p.drop(nil) }
-
 func (p *pool) close() error {
 	p.mu.Lock()
 	idle := p.idle

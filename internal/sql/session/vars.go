@@ -58,9 +58,6 @@ var variables = map[string]variable{
 	"max_index_keys": {def: "32", fixed: true}, "ssl": {def: "off", fixed: true},
 }
 
-// spelling of names that PostgreSQL writes in mixed case.
-var spelling = map[string]string{"datestyle": "DateStyle", "intervalstyle": "IntervalStyle", "timezone": "TimeZone"}
-
 // vars are the run-time parameters of a session: the values that differ from
 // the defaults.
 type vars struct {

@@ -19,6 +19,7 @@ import (
 // uses none pays for the names only.
 func Register(db *sqlite3.Conn, src Source) error {
 	for _, v := range slices.Concat(all, catalog) {
+		//lint:ignore SA1019 the method it points to needs a newer language version
 		err := sqlite3.CreateModule(db, v.Name, nil,
 			func(db *sqlite3.Conn, _, _, _ string, _ ...string) (*table, error) {
 				if err := db.DeclareVTab(v.decl); err != nil {

@@ -55,14 +55,13 @@ func (a *Archive) Has(from base.Seq) bool {
 
 // part is what Read reads of one file.
 type part struct {
-	f        *file
-	path     string
-	from     entry // where to begin
-	prev     base.LSN
-	known    bool // prev is known: from is the first package
-	end      int64
-	src      base.Magic
-	complete bool // the index is complete
+	f     *file
+	path  string
+	from  entry // where to begin
+	prev  base.LSN
+	known bool // prev is known: from is the first package
+	end   int64
+	src   base.Magic
 }
 
 // Read calls fn for each package from GSEQ from to End as of the call, in

@@ -497,7 +497,7 @@ func TestBackpressure(t *testing.T) {
 		}
 	}
 	delete(d.at, d.e.NextLSN())
-	d.h.SetContext(nil)
+	d.h.SetContext(context.Background())
 	s.set(nil, nil)
 	if err := d.e.OpenDatabase(t.Context()); err != nil {
 		t.Fatal(err)

@@ -18,10 +18,9 @@ func crcOf(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Cas
 
 // model is what the log promises at a moment.
 type model struct {
-	acked   []*redo.Package   // Append returned nil, not yet freed for certain
-	flight  [][]*redo.Package // writes since that did not return nil: any may be there, up to any package
-	ckpt    []base.LSN        // checkpoints the header may hold: the one on disk, and one being written
-	ackedTo base.Seq
+	acked  []*redo.Package   // Append returned nil, not yet freed for certain
+	flight [][]*redo.Package // writes since that did not return nil: any may be there, up to any package
+	ckpt   []base.LSN        // checkpoints the header may hold: the one on disk, and one being written
 }
 
 // check recovers a file system and compares it with the model.
