@@ -107,8 +107,11 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	}
 	l.Add(strings.EqualFold(target.Status.Config.Mode, "AUTO") && strings.EqualFold(p.Status.Config.Mode, "AUTO"),
 		"primary and standby are guarded in AUTO mode", "%s %s, %s %s", pn, p.Status.Config.Mode, sn, target.Status.Config.Mode)
+	// The taker's watcher checks the same before it obeys; a decision it must
+	// refuse would only cost the time until the next one.
+	rv, _ := target.Remote(pn)
+	l.Add(!rv.InstOK, "the standby's watcher knows of the failure too", "the watcher of %s has not heard of the failure of %s yet", sn, pn)
 	if !v.Alive(p) {
-		rv, _ := target.Remote(pn)
 		l.Add(!rv.DWLink, "the standby's watcher does not hear the primary's watcher either", "the watcher of %s hears that of %s", sn, pn)
 	}
 	if p.Status.InstExitNorm || pi.ExitingNormal {

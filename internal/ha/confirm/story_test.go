@@ -220,6 +220,7 @@ func TestTakeoverConditions(t *testing.T) {
 		"claim of an old reign":      {func(x *w) { x.b.Inst.ValidClaimID = 2 }, nil, "was told by this primary"},
 		"claim of another":           {func(x *w) { x.b.Inst.ValidClaimFrom = "C" }, nil, "was told by this primary"},
 		"MAL link up":                {func(x *w) { x.b.Inst.Links[0].Connected = true }, nil, "MAL link"},
+		"watcher has not heard yet":  {func(x *w) { x.b.Remotes[0].InstOK = true }, nil, "knows of the failure too"},
 		"MAL link unknown":           {func(x *w) { x.b.Inst.Links = nil }, nil, "MAL link"},
 		"command held":               {func(x *w) { x.b.Cmd = &proto.HeldCommand{Kind: "switchover"} }, nil, "no monitor command"},
 		"command when it failed":     {func(x *w) { x.a.Cmd = &proto.HeldCommand{Kind: "switchover"} }, nil, "no monitor command"},

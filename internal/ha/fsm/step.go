@@ -183,7 +183,7 @@ func (x *m) digest() string {
 		fmt.Fprint(&b, l.Inst, l.Connected)
 	}
 	for _, n := range x.names() {
-		fmt.Fprint(&b, x.Remotes[n].Link)
+		fmt.Fprint(&b, x.Remotes[n].Link, x.Remotes[n].Link && x.instOK(n, x.now))
 	}
 	fmt.Fprint(&b, len(x.Mons))
 	return b.String()
