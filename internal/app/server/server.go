@@ -154,6 +154,23 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		return nil, fmt.Errorf("PORT_NUM = %d: %w", cfg.DM.PortNum, err)
 	}
 	undo = append(undo, func() { pgLis.Close() })
+	tlsConfig, err := s.tls()
+	if err != nil {
+		return nil, err
+	}
+	// Clients are answered from now on, with "starting up": one that knows
+	// several hosts goes on to the next instead of waiting for a recovery.
+	// Serving does not end with ctx: the end is orderly, by end().
+	serve := context.WithoutCancel(ctx)
+	s.pg = &pgwire.Server{Listener: pgLis, TLS: tlsConfig, Log: s.log, Clock: s.clock,
+		MaxSessions: cfg.DM.MaxSessions, AuthTimeout: cfg.DM.LoginTimeout}
+	s.pg.Starting()
+	go func() {
+		if err := s.pg.Serve(serve); err != nil && !errors.Is(err, pgwire.ErrServerClosed) {
+			s.halt(fmt.Errorf("SQL port: %w", err))
+		}
+	}()
+	undo = append(undo, s.pg.Close)
 	if cfg.DWPort != 0 {
 		s.dwLis, err = net.Listen("tcp", net.JoinHostPort(cfg.Self.Host, strconv.Itoa(cfg.DWPort)))
 		if err != nil {
@@ -181,22 +198,11 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 			return nil, fmt.Errorf("open: %w", err)
 		}
 	}
-	tlsConfig, err := s.tls()
-	if err != nil {
-		return nil, err
-	}
-	s.pg = &pgwire.Server{Listener: pgLis, Backend: s.sess, TLS: tlsConfig, Log: s.log, Clock: s.clock,
-		MaxSessions: cfg.DM.MaxSessions, AuthTimeout: cfg.DM.LoginTimeout}
 	if err = s.writePID(); err != nil {
 		return nil, err
 	}
-	// Serving does not end with ctx: the end is orderly, by end().
-	serve := context.WithoutCancel(ctx)
-	go func() {
-		if err := s.pg.Serve(serve); err != nil && !errors.Is(err, pgwire.ErrServerClosed) {
-			s.halt(fmt.Errorf("SQL port: %w", err))
-		}
-	}()
+	s.pg.Backend = s.sess
+	s.pg.Ready()
 	if s.dwLis != nil {
 		go s.dw.serve(serve, s.dwLis)
 	}

@@ -60,6 +60,7 @@ type conn struct {
 // Errors a connection says by itself.
 var (
 	errTooMany   = sqlapi.Error{Severity: "FATAL", Code: "53300", Message: "sorry, too many clients already", Hint: "MAX_SESSIONS of dm.ini is the limit."}
+	errStarting  = sqlapi.Error{Severity: "FATAL", Code: "57P03", Message: "the database system is starting up"}
 	errShutdown  = sqlapi.Error{Severity: "FATAL", Code: "57P01", Message: "terminating connection due to administrator command"}
 	errLostFrame = "08P01"
 )

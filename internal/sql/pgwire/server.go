@@ -40,7 +40,8 @@ const (
 	closeGrace = 2 * time.Second
 )
 
-// Server serves one listener. The fields are not changed after Serve.
+// Server serves one listener. The fields are not changed after Serve, but for
+// the Backend of a server that was told Starting.
 type Server struct {
 	Listener    net.Listener
 	Backend     sqlapi.Backend
@@ -61,7 +62,17 @@ type Server struct {
 	sessions atomic.Int32
 	mockKey  [32]byte
 	initOnce sync.Once
+	starting atomic.Bool
+	defaults sync.Map // users whose initial password was logged
 }
+
+// Starting makes the server, before Serve, refuse every login with 57P03
+// until Ready: a client with several hosts then tries the next one at once
+// instead of waiting for this one's recovery.
+func (s *Server) Starting() { s.starting.Store(true) }
+
+// Ready ends Starting; Backend is set before.
+func (s *Server) Ready() { s.starting.Store(false) }
 
 // ErrServerClosed is what Serve returns after Close or Shutdown.
 var ErrServerClosed = errors.New("pgwire: server closed")

@@ -337,6 +337,17 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// A server that is still starting says so at once, so that a client with
+// several hosts goes on to the next.
+func TestStarting(t *testing.T) {
+	s, addr := serve(t, newFake(), (*Server).Starting)
+	if _, err := pgconn.Connect(t.Context(), dsn(addr)); code(err) != "57P03" {
+		t.Errorf("while starting: %v", err)
+	}
+	s.Ready()
+	dial(t, addr)
+}
+
 func TestMaxSessions(t *testing.T) {
 	s, addr := serve(t, newFake(), func(s *Server) { s.MaxSessions = 3 })
 	var cs []*pgconn.PgConn

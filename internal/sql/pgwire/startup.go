@@ -177,6 +177,9 @@ func (c *conn) login(ctx context.Context, info sqlapi.Info) error {
 	if s.draining.Load() {
 		return &errShutdown
 	}
+	if s.starting.Load() {
+		return &errStarting
+	}
 	if int(s.sessions.Load()) >= s.MaxSessions {
 		return &errTooMany
 	}
@@ -191,7 +194,9 @@ func (c *conn) login(ctx context.Context, info sqlapi.Info) error {
 				Message: fmt.Sprintf("the password of user %q is still the initial one, which is accepted from the server's own host only", info.User),
 				Hint:    "Log in there and change it: ALTER USER " + info.User + " IDENTIFIED BY \"...\";"}
 		}
-		s.Log.Warn("a user's password is still the initial one", "user", info.User)
+		if _, told := s.defaults.LoadOrStore(strings.ToUpper(info.User), true); !told {
+			s.Log.Warn("a user's password is still the initial one", "user", info.User)
+		}
 	}
 	if int(s.sessions.Add(1)) > s.MaxSessions {
 		s.sessions.Add(-1)
