@@ -21,6 +21,9 @@ import (
 const (
 	writers = 16
 	readers = 4
+
+	// slow failovers are explained by what the processes logged meanwhile.
+	slow = 700 * time.Millisecond
 )
 
 // TestKillPrimary is the promise of the product: the primary is killed with
@@ -56,6 +59,9 @@ func TestKillPrimary(t *testing.T) {
 			t.Fatalf("kill %d of %s: no commit was acknowledged within 60 s", k+1, prim)
 		}
 		failover = append(failover, first.Sub(at))
+		if d := first.Sub(at); d > slow {
+			t.Logf("kill %d of %s: the first acknowledged write came after %v:\n%s", k+1, prim, d, timeline(sys, at.Add(-100*time.Millisecond), first.Add(50*time.Millisecond)))
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		err := sys.WaitHealthy(ctx)
 		cancel()

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,6 +142,34 @@ func printLogs(t *testing.T, dir string) {
 		out, err := exec.Command("cp", "-r", dir, filepath.Join(keep, t.Name())).CombinedOutput()
 		t.Logf("kept in %s: %v %s", keep, err, out)
 	}
+}
+
+// timeline merges what every process logged between from and to.
+func timeline(sys *dw.System, from, to time.Time) string {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var all []line
+	for _, n := range sys.Names() {
+		b, err := os.ReadFile(filepath.Join(sys.Dir, "log", n+".log"))
+		if err != nil {
+			continue
+		}
+		for _, l := range strings.Split(string(b), "\n") {
+			stamp, rest, _ := strings.Cut(strings.TrimPrefix(l, "time="), " ")
+			at, err := time.Parse(time.RFC3339Nano, stamp)
+			if err == nil && at.After(from) && at.Before(to) {
+				all = append(all, line{at, at.Format("05.000 ") + n + " " + rest})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b line) int { return a.at.Compare(b.at) })
+	var sb strings.Builder
+	for _, l := range all {
+		sb.WriteString(l.text + "\n")
+	}
+	return sb.String()
 }
 
 // envInt reads a number from the environment.
