@@ -110,6 +110,7 @@ type Shipper struct {
 	pending  *redo.Package // sent or being sent, not hardened
 	failed   bool          // the last Ship of pending failed: it will come again
 	started  base.Seq      // newest package given to Ship
+	timely   base.Seq      // newest package that every Valid timely target has
 }
 
 // target is the state of one archive. Its goroutine tells the standby what can
@@ -221,7 +222,13 @@ func (s *Shipper) ShipTimely(ctx context.Context, pkg *redo.Package) error {
 	s.mu.Lock()
 	s.started = pkg.GSEQ
 	s.mu.Unlock()
-	return s.shipAll(ctx, pkg, mal.KindTimely)
+	if err := s.shipAll(ctx, pkg, mal.KindTimely); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.timely = pkg.GSEQ
+	s.mu.Unlock()
+	return nil
 }
 
 // shipAll runs one send per target concerned and collects the failures.

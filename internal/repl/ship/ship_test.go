@@ -410,3 +410,33 @@ func TestSetStateRefusals(t *testing.T) {
 		}
 	})
 }
+
+// A package that has been sent and waits for the disk must not be missing on a
+// standby that becomes Valid meanwhile (G1).
+func TestNoValidWhileThePackageIsWritten(t *testing.T) {
+	for _, typ := range []base.ArchType{base.ArchRealtime, base.ArchTimely} {
+		bubble(t, typ.String(), func(t *testing.T) {
+			ctx := context.Background()
+			c := newCluster(t, 2, typ)
+			a := c.all()
+			c.commit(a)
+			if err := a.Ship.SetState(ctx, "B", base.ArchInvalid); err != nil {
+				t.Fatal(err)
+			}
+			a.Suspend("disk is full")
+			p := repltest.Package(a.LogEnd(), a.Lineage().Last().ID, 1, nil, 100)
+			if err := a.Ship.Ship(ctx, p); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Ship.ShipTimely(ctx, p); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Ship.SetState(ctx, "B", base.ArchValid); code(err) != standby.CodeChanging {
+				t.Fatalf("set Valid: %v", err)
+			}
+			if s := state(a, "B"); s.State != base.ArchInvalid {
+				t.Fatalf("archive to B is %v", s.State)
+			}
+		})
+	}
+}

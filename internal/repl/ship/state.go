@@ -386,8 +386,10 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 		return base.Errorf(standby.CodeMode, "it is in %v mode, not Standby", info.Mode)
 	case info.Status != base.StatusOpen:
 		return base.Errorf(standby.CodeState, "it is %v, not Open", info.Status)
-	case info.Keep == file:
 	case info.Stand == file && p != nil && info.Keep == p.Pos(): // it keeps the pending package
+	case info.Keep == file && !s.passed(t, p):
+	case info.Keep == file:
+		return base.Errorf(standby.CodeChanging, "package %d is being written and has gone to the other standbys already", p.GSEQ)
 	default:
 		return base.Errorf(standby.CodeNotNext, "it is at %v, received %v; our log is at %v", info.Stand, info.Keep, file)
 	}
@@ -399,6 +401,20 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 	t.acked, t.ackedID = info.Keep, e.Lineage().Last().ID
 	t.mu.Unlock()
 	return nil
+}
+
+// passed tells that the pending package will be hardened without being sent to
+// t (again): who becomes Valid now would be without an acknowledged package (G1).
+func (s *Shipper) passed(t *target, p *redo.Package) bool {
+	if p == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.Type == base.ArchTimely {
+		return s.timely == p.GSEQ
+	}
+	return s.pending == p && !s.failed
 }
 
 // setValid needs t.mu.
