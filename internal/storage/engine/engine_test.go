@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -504,4 +505,32 @@ func TestBackpressure(t *testing.T) {
 	}
 	d.commit(2)
 	d.check()
+}
+
+// TestMountMeetsFullDisk: a disk that is full and has room again while the
+// database goes to Mount lets commits in: it must not be Mount then, with redo
+// that nobody flushes.
+func TestMountMeetsFullDisk(t *testing.T) {
+	d := newDB(t, nil, nil)
+	if err := d.e.Reserve(t.Context(), 1); err != nil { // a commit between Sync and its end
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.e.MountDatabase(t.Context()) }()
+	for waits := false; !waits; {
+		d.e.buf.mu.Lock()
+		waits = d.e.buf.refusal != nil && d.e.buf.freed != nil
+		d.e.buf.mu.Unlock()
+		runtime.Gosched()
+	}
+	d.e.suspend("disk is full", causeDiskFull)
+	d.e.spaceBack()
+	d.e.Cancel()
+	if err := <-done; !errors.Is(err, ErrSuspended) || d.e.Status() != base.StatusOpen {
+		t.Fatalf("mount: %v, status %v", err, d.e.Status())
+	}
+	d.commit(3)
+	if err := d.e.MountDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -310,7 +310,10 @@ func (e *Engine) MountDatabase(ctx context.Context) error {
 	default:
 		return fmt.Errorf("mount database: status is %v: %w", st, ErrStatus)
 	}
+	e.mu.Lock()
+	gen := e.suspends
 	e.buf.refuse(ErrNotOpen)
+	e.mu.Unlock()
 	if err := e.drain(ctx); err != nil {
 		e.mu.Lock()
 		if e.halted == nil && e.ctl.Mode != base.ModeStandby {
@@ -322,12 +325,13 @@ func (e *Engine) MountDatabase(ctx context.Context) error {
 	e.fmu.Lock() // an AppendForeign under way ends first
 	defer e.fmu.Unlock()
 	e.setStatus(func() {
-		if e.status == base.StatusOpen {
+		// Suspended meanwhile, perhaps Open again since: commits have been let in.
+		if e.status == base.StatusOpen && e.suspends == gen {
 			e.status, e.running = base.StatusMount, false
 		}
 	})
 	if st := e.Status(); st != base.StatusMount {
-		return fmt.Errorf("mount database: status became %v: %w", st, ErrSuspended)
+		return fmt.Errorf("mount database: it was suspended meanwhile and is %v: %w", st, ErrSuspended)
 	}
 	return nil
 }
