@@ -124,10 +124,18 @@ func (OSProcesses) Identity(pid int) (string, error) {
 	return f[19], nil
 }
 
-// Alive: it exists, is the same one, and is no zombie.
+// Alive: it exists, is the same one, and has not ended.
 func (OSProcesses) Alive(pid int, identity string) bool {
 	f, err := stat(pid)
-	return err == nil && f[19] == identity && f[0] != "Z" && f[0] != "X"
+	return err == nil && f[19] == identity && !ended(f)
+}
+
+// ended: all that is left is an entry for its parent. A killed process is a
+// zombie before its last threads have let go of files and ports; started again
+// in that moment it would find them taken.
+func ended(stat []string) bool {
+	const state, threads = 0, 17
+	return stat[state] == "X" || stat[state] == "Z" && (stat[threads] == "0" || stat[threads] == "1")
 }
 
 // Kill sends SIGKILL to that very process.

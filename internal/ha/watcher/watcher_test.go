@@ -505,3 +505,17 @@ func TestOSProcesses(t *testing.T) {
 		t.Fatal("alive after kill")
 	}
 }
+
+// A killed process holds its ports until its last thread is gone.
+func TestEnded(t *testing.T) {
+	for _, c := range []struct {
+		state, threads string
+		want           bool
+	}{{"S", "9", false}, {"R", "1", false}, {"T", "9", false}, {"Z", "9", false}, {"Z", "1", true}, {"Z", "0", true}, {"X", "1", true}} {
+		f := make([]string, 20)
+		f[0], f[17] = c.state, c.threads
+		if got := ended(f); got != c.want {
+			t.Errorf("state %s with %s threads: ended %v", c.state, c.threads, got)
+		}
+	}
+}
