@@ -87,6 +87,8 @@ type fakeSession struct {
 	done chan struct{}
 	once sync.Once
 	term *sqlapi.Error
+
+	finals atomic.Int32
 }
 
 func (s *fakeSession) Split(sql string) (out []string, err error) {
@@ -97,6 +99,7 @@ func (s *fakeSession) Split(sql string) (out []string, err error) {
 	}
 	return out, nil
 }
+func (s *fakeSession) Final()                    { s.finals.Add(1) }
 func (s *fakeSession) TxStatus() sqlapi.TxStatus { return s.st }
 func (s *fakeSession) Sync(_ context.Context, failed bool) error {
 	if failed && s.st == sqlapi.TxActive {

@@ -419,6 +419,9 @@ func (c *conn) execute(ctx context.Context, m body) error {
 	case p.done:
 		return c.extendedError(sqlErr("55000", fmt.Sprintf("portal %q cannot be run", name)))
 	}
+	if c.rd.next() == 'S' { // the usual series of a driver: one statement
+		c.sess.Final()
+	}
 	if _, err = c.run(ctx, p, int(max(limit, 0))); err != nil {
 		p.done = true
 		return c.extendedError(err)

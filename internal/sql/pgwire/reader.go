@@ -29,6 +29,14 @@ type reader struct {
 // buffered returns how many bytes were read but not consumed.
 func (r *reader) buffered() int { return r.w - r.r }
 
+// next is the type of the message that follows, 0 when it has not arrived.
+func (r *reader) next() byte {
+	if r.r == r.w {
+		return 0
+	}
+	return r.buf[r.r]
+}
+
 // need makes n bytes available at buf[r:].
 func (r *reader) need(n int) error {
 	if r.w-r.r >= n {
@@ -60,6 +68,15 @@ func (r *reader) need(n int) error {
 		}
 	}
 	return nil
+}
+
+// grow makes the buffer at least n bytes long.
+func (r *reader) grow(n int) {
+	if len(r.buf) < n {
+		b := make([]byte, n)
+		r.w = copy(b, r.buf[r.r:r.w])
+		r.buf, r.r = b, 0
+	}
 }
 
 // protoError is a violation after which the stream cannot be followed.

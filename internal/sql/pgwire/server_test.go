@@ -575,3 +575,25 @@ func TestPGX(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFinal: a series of one statement, sent as drivers do, is announced as such.
+func TestFinal(t *testing.T) {
+	f := newFake()
+	_, addr := serve(t, f)
+	c := dial(t, addr)
+	if r := c.ExecParams(t.Context(), "insert", nil, nil, nil, nil).Read(); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if n := f.last.Load().finals.Load(); n != 1 {
+		t.Errorf("Final called %d times for one statement", n)
+	}
+	b := &pgconn.Batch{}
+	b.ExecParams("insert", nil, nil, nil, nil)
+	b.ExecParams("insert", nil, nil, nil, nil)
+	if _, err := c.ExecBatch(t.Context(), b).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.last.Load().finals.Load(); n != 2 {
+		t.Errorf("Final called %d times, want 2: for the last statement of the batch only", n)
+	}
+}

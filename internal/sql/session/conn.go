@@ -134,9 +134,14 @@ func (c *conn) setUp(cacheKB int) error {
 // use gives the connection to a session.
 func (c *conn) use(s *Session) {
 	c.sess.Store(s)
-	c.db.SetInterrupt(s.ctx)
+	c.interruptBy(s.ctx)
+}
+
+// interruptBy sets whose end interrupts what runs on the connection.
+func (c *conn) interruptBy(ctx context.Context) {
+	c.db.SetInterrupt(ctx)
 	if h, ok := c.h.(interface{ SetContext(context.Context) }); ok {
-		h.SetContext(s.ctx) // a commit may wait for log space
+		h.SetContext(ctx) // a commit may wait for log space
 	}
 }
 

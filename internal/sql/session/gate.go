@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,11 +12,18 @@ import (
 var errGateTimeout = errors.New("timeout")
 
 // gate is a mutex that serves first come, first served, and whose waiters can
-// be cancelled.
+// be cancelled. A waiter may leave a job in the queue, which whoever has the
+// gate may run instead of handing the gate on for it.
 type gate struct {
 	mu      sync.Mutex
 	held    bool
-	waiters []chan struct{}
+	waiters []waiter
+}
+
+// waiter is a place in the queue.
+type waiter struct {
+	turn chan bool // capacity 1; true: the gate is yours, false: your job was run
+	job  *job      // nil: nobody else can do it
 }
 
 // tryLock takes the gate if nobody has it.
@@ -32,14 +40,20 @@ func (g *gate) tryLock() bool {
 // lock waits for the gate, at most limit (0: for ever); the error is ctx's
 // cause or errGateTimeout.
 func (g *gate) lock(ctx context.Context, limit time.Duration) error {
+	_, err := g.enter(ctx, limit, waiter{turn: make(chan bool, 1)})
+	return err
+}
+
+// enter waits like lock. mine is false, without an error, when the waiter's job
+// was run by another; after an error it was not and will not be run.
+func (g *gate) enter(ctx context.Context, limit time.Duration, w waiter) (mine bool, err error) {
 	g.mu.Lock()
 	if !g.held {
 		g.held = true
 		g.mu.Unlock()
-		return nil
+		return true, nil
 	}
-	c := make(chan struct{})
-	g.waiters = append(g.waiters, c)
+	g.waiters = append(g.waiters, w)
 	g.mu.Unlock()
 	var expired <-chan time.Time
 	if limit > 0 {
@@ -49,23 +63,51 @@ func (g *gate) lock(ctx context.Context, limit time.Duration) error {
 	}
 	reason := errGateTimeout
 	select {
-	case <-c:
-		return nil
+	case mine := <-w.turn:
+		return mine, nil
 	case <-expired:
 	case <-ctx.Done():
 		reason = context.Cause(ctx)
 	}
 	g.mu.Lock()
-	for i, w := range g.waiters {
-		if w == c {
-			g.waiters = append(g.waiters[:i], g.waiters[i+1:]...)
-			g.mu.Unlock()
-			return reason
-		}
+	if i := slices.IndexFunc(g.waiters, func(x waiter) bool { return x.turn == w.turn }); i >= 0 {
+		g.waiters = slices.Delete(g.waiters, i, i+1)
+		g.mu.Unlock()
+		return false, reason
 	}
 	g.mu.Unlock()
-	g.unlock() // it was handed to us meanwhile
-	return reason
+	// It is our turn, or somebody has taken our job: unless it runs already, he
+	// will find it withdrawn.
+	select {
+	case mine = <-w.turn:
+	default:
+		if w.job != nil && w.job.withdraw() {
+			return false, reason
+		}
+		mine = <-w.turn
+	}
+	if mine {
+		g.unlock()
+		return false, reason
+	}
+	return false, nil
+}
+
+// jobs takes jobs from the head of the queue, up to n and to the first waiter
+// that has none. The caller has the gate, and runs them.
+func (g *gate) jobs(dst []waiter, n int) []waiter {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.waiters) > 0 && g.waiters[0].job != nil && len(dst) < n {
+		dst = append(dst, g.waiters[0])
+		g.pop()
+	}
+	return dst
+}
+
+func (g *gate) pop() {
+	g.waiters[0] = waiter{}
+	g.waiters = g.waiters[1:]
 }
 
 // unlock hands the gate to the first waiter.
@@ -73,11 +115,10 @@ func (g *gate) unlock() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.waiters) == 0 {
-		g.held = false
+		g.held, g.waiters = false, nil
 		return
 	}
-	c := g.waiters[0]
-	g.waiters[0] = nil
-	g.waiters = g.waiters[1:]
-	close(c)
+	w := g.waiters[0]
+	g.pop()
+	w.turn <- true
 }

@@ -457,6 +457,19 @@ func (p *Portal) autocommit() ([]valueRow, int64, error) {
 	if s.vars.get("default_transaction_read_only") == "on" && p.st.main {
 		return nil, 0, readOnlyError("", p.st.p.Tag)
 	}
+	if s.own == nil && p.st.shared() {
+		j := &job{p: p}
+		switch mine, err := s.enterGate(j); {
+		case err != nil:
+			return nil, 0, err
+		case mine:
+			s.b.runJobs(j)
+		}
+		if j.err != nil {
+			return nil, 0, j.err
+		}
+		return j.rows, j.n, s.waitHardened(j.lsn)
+	}
 	c, err := s.lockWrite(s.own, false)
 	if err != nil {
 		return nil, 0, err

@@ -30,6 +30,7 @@ type Session struct {
 	modeGen uint64
 	idle    *time.Timer
 	txTime  time.Time // now() inside a transaction
+	turn    chan bool // where the session waits for the write lock; see waiter
 
 	// Interruption.
 	cmu     sync.Mutex
@@ -274,9 +275,8 @@ func (s *Session) Split(sql string) ([]string, error) {
 	return parts, nil
 }
 
-// Final says that the next Run is the only one of its series: Sync follows at
-// once. Outside a transaction it can then commit by itself, which saves BEGIN
-// and COMMIT around it. Optional; called by the protocol between Runs.
+// Final implements sqlapi.Session: Sync follows the next Run, which can then
+// commit by itself and needs no BEGIN and COMMIT around it.
 func (s *Session) Final() {
 	s.mu.Lock()
 	if !s.tx.active {

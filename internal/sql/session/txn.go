@@ -60,18 +60,7 @@ func (s *Session) lockWrite(c *conn, noWait bool) (*conn, error) {
 		if noWait {
 			return nil, &sqlapi.Error{Code: "55P03", Message: "could not obtain the write lock"}
 		}
-		limit := s.vars.duration("lock_timeout")
-		if limit <= 0 {
-			limit = b.cfg.LockTimeout
-		}
-		s.setWaiting(waitLock)
-		err := b.gate.lock(s.ctx, limit)
-		s.setWaiting("")
-		if errors.Is(err, errGateTimeout) {
-			return nil, &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
-				Detail: fmt.Sprintf("Other transactions held the write lock for more than %v.", limit)}
-		}
-		if err != nil {
+		if _, err := s.enterGate(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -81,6 +70,25 @@ func (s *Session) lockWrite(c *conn, noWait bool) (*conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// enterGate waits for the gate, or until j has been run: then mine is false.
+func (s *Session) enterGate(j *job) (mine bool, err error) {
+	limit := s.vars.duration("lock_timeout")
+	if limit <= 0 {
+		limit = s.b.cfg.LockTimeout
+	}
+	s.setWaiting(waitLock)
+	if s.turn == nil {
+		s.turn = make(chan bool, 1)
+	}
+	mine, err = s.b.gate.enter(s.ctx, limit, waiter{turn: s.turn, job: j})
+	s.setWaiting("")
+	if errors.Is(err, errGateTimeout) {
+		err = &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
+			Detail: fmt.Sprintf("Other transactions held the write lock for more than %v.", limit)}
+	}
+	return mine, err
 }
 
 // lockStore does the part of lockWrite that runs with the gate held.
@@ -116,7 +124,13 @@ func (s *Session) lockStore(c *conn) (*conn, error) {
 // unlockWrite gives the write lock back and returns the LSN that whatever the
 // session did or saw needs hardened.
 func (s *Session) unlockWrite(c *conn) base.LSN {
-	b := s.b
+	lsn := s.b.release(c)
+	s.b.gate.unlock()
+	return lsn
+}
+
+// release undoes lockStore. The LSN is that of unlockWrite.
+func (b *Backend) release(c *conn) base.LSN {
 	if err := c.rollback(); err != nil || !c.db.GetAutocommit() {
 		c.old = true
 		b.log.Error("rollback failed; the connection is replaced", "err", err)
@@ -135,7 +149,6 @@ func (s *Session) unlockWrite(c *conn) base.LSN {
 		c.close()
 		b.writer = nil
 	}
-	b.gate.unlock()
 	return lsn
 }
 

@@ -100,6 +100,9 @@ type Session interface {
 	// query). paramOIDs may be shorter than the number of parameters or hold
 	// zeros: those types are inferred.
 	Prepare(ctx context.Context, sql string, paramOIDs []uint32) (Stmt, error)
+	// Final says that Sync follows the next Run at once: outside a transaction
+	// that statement may commit by itself. A hint; Sync is called all the same.
+	Final()
 	// TxStatus is the status for ReadyForQuery.
 	TxStatus() TxStatus
 	// Sync ends an extended-protocol series: an implicit transaction is

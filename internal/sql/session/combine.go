@@ -1,0 +1,147 @@
+package session
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"datawatch/internal/base"
+)
+
+// Single writing statements outside a transaction wait for the write lock as
+// jobs. The session that gets the lock runs, with its own, the jobs queued
+// right behind it, in their order, in one transaction of SQLite: their sessions
+// need not be woken one after the other, each with the lock waiting for it, and
+// what a commit costs (page images, differences, checksums, redo) is paid once.
+//
+// To each client it is as if its statement had run alone: a statement that
+// fails undoes its own changes only; when the common transaction itself fails,
+// every statement runs again in a transaction of its own. None of them is
+// acknowledged, and no other session sees anything, before the common commit is
+// hardened (G1, G2).
+
+const (
+	// maxJobs bounds one common transaction, which its first client waits for.
+	maxJobs = 128
+	// commonPatience is how long the common commit may wait for room in the redo
+	// buffer: the sessions in it cannot be cancelled one by one meanwhile.
+	commonPatience = 100 * time.Millisecond
+)
+
+// job is a statement that waits for the write lock; the session that waits with
+// it does not touch it until then.
+type job struct {
+	p     *Portal
+	state atomic.Uint32
+
+	rows []valueRow
+	n    int64
+	err  error
+	lsn  base.LSN // to be hardened before the client hears of it
+}
+
+const (
+	jobQueued uint32 = iota
+	jobTaken         // being run
+	jobWithdrawn
+)
+
+// take claims the job for running; false: its session has given up waiting.
+func (j *job) take() bool { return j.state.CompareAndSwap(jobQueued, jobTaken) }
+
+// withdraw takes it back; false: it is being run.
+func (j *job) withdraw() bool { return j.state.CompareAndSwap(jobQueued, jobWithdrawn) }
+
+// shared reports whether a statement may run in a transaction with others. The
+// other kinds have rules of their own about transactions (VACUUM, PRAGMA), or
+// change what the next statement is compiled for.
+func (st *Stmt) shared() bool {
+	switch st.p.Tag {
+	case "INSERT", "UPDATE", "DELETE":
+		return st.main
+	}
+	return false
+}
+
+// runJobs runs the caller's job and those queued behind it. The caller has the
+// gate, which is free afterwards.
+func (b *Backend) runJobs(own *job) {
+	own.state.Store(jobTaken)
+	c, err := own.p.s.lockStore(nil)
+	if err != nil {
+		own.err = err
+		b.gate.unlock()
+		return
+	}
+	var all [maxJobs]waiter
+	all[0].job = own
+	queue := b.gate.jobs(all[:1], maxJobs)
+	if len(queue) > 1 {
+		ok := common(c, queue)
+		lsn := b.release(c)
+		for _, w := range queue {
+			w.job.lsn = lsn
+		}
+		if c = nil; !ok {
+			b.oneByOne(queue)
+		}
+	} else {
+		own.run(c)
+		own.lsn = b.release(c)
+	}
+	b.gate.unlock()
+	for _, w := range queue[1:] {
+		if w.job.state.Load() == jobTaken {
+			w.turn <- false
+		}
+	}
+}
+
+// run executes the job in the transaction under way, or as one of its own.
+func (j *job) run(c *conn) {
+	c.use(j.p.s)
+	j.rows, j.n, j.err = j.p.exec(c)
+}
+
+// common runs the jobs in one transaction and reports whether it was committed.
+// If not, what became of each of them means nothing.
+func common(c *conn, queue []waiter) bool {
+	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+		return false
+	}
+	for i, w := range queue {
+		if i > 0 && !w.job.take() {
+			continue
+		}
+		w.job.run(c)
+		if c.old || c.db.GetAutocommit() {
+			// Interrupted, out of memory, OR ROLLBACK: the whole transaction is gone.
+			return false
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commonPatience)
+	defer cancel()
+	c.interruptBy(ctx)
+	if err := c.run("COMMIT"); err != nil {
+		c.file.Err() // of nobody's statement
+		return false
+	}
+	return true
+}
+
+// oneByOne runs each job in a transaction of its own.
+func (b *Backend) oneByOne(queue []waiter) {
+	for _, w := range queue {
+		j := w.job
+		if j.state.Load() != jobTaken && !j.take() {
+			continue
+		}
+		c, err := j.p.s.lockStore(nil)
+		if err != nil {
+			j.rows, j.err = nil, err
+			continue
+		}
+		j.run(c)
+		j.lsn = b.release(c)
+	}
+}

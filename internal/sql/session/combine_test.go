@@ -1,0 +1,118 @@
+package session
+
+import (
+	"fmt"
+	"testing"
+)
+
+// queueUp starts one statement per client behind the write lock that holder
+// has, in this order, and returns where their results come.
+func queueUp(t *testing.T, e *env, sqls []string) ([]*client, []chan error) {
+	var cs []*client
+	var out []chan error
+	for i, q := range sqls {
+		c := e.client()
+		ch := make(chan error, 1)
+		cs, out = append(cs, c), append(out, ch)
+		go func() { _, _, err := c.simpleQ(q); ch <- err }()
+		until(t, "statement queued", func() bool {
+			e.b.gate.mu.Lock()
+			defer e.b.gate.mu.Unlock()
+			return len(e.b.gate.waiters) == i+1
+		})
+	}
+	return cs, out
+}
+
+// TestCombined: statements queued behind a writer run in one transaction, and
+// each client still sees what it would see alone.
+func TestCombined(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sqls   []string
+		codes  []string // "": success
+		want   string
+		lsns   int // transactions published
+		cancel int // client to cancel while it waits, from 1
+	}{
+		"all well":         {[]string{"insert into t values(1)", "insert into t values(2)", "update t set v=v+10"}, []string{"", "", ""}, "11,12", 1, 0},
+		"one fails":        {[]string{"insert into t values(1)", "insert into t values(1)", "insert into t values(2)"}, []string{"", "23505", ""}, "1,2", 1, 0},
+		"half a statement": {[]string{"insert into t values(1)", "insert into t values(5),(6),(1)", "insert into t values(2)"}, []string{"", "23505", ""}, "1,2", 1, 0},
+		"one ends the transaction": {[]string{"insert into t values(1)", "insert or rollback into t values(5),(1)", "insert into t values(2)"},
+			[]string{"", "23505", ""}, "1,2", 2, 0},
+		"the common commit fails": {[]string{"insert into t values(1)", "insert into child values(99)", "insert into t values(2)"},
+			[]string{"", "23503", ""}, "1,2", 2, 0},
+		"one is cancelled": {[]string{"insert into t values(1)", "insert into t values(2)", "insert into t values(3)"}, []string{"", "57014", ""}, "1,3", 1, 2},
+		"a transaction between": {[]string{"insert into t values(1)", "insert into t values(2)", "begin; insert into t values(3); commit", "insert into t values(4)"},
+			[]string{"", "", "", ""}, "1,2,3,4", 3, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			a := e.client()
+			a.exec("create table t(v int primary key)")
+			a.exec("create table child(v int references t(v) deferrable initially deferred)")
+			a.exec("begin; insert into t values(1000); delete from t where v=1000; insert into t values(1001); delete from t")
+			cs, out := queueUp(t, e, tc.sqls)
+			if tc.cancel > 0 {
+				cs[tc.cancel-1].Cancel()
+				if code := codeOf(t, <-out[tc.cancel-1]); code != tc.codes[tc.cancel-1] {
+					t.Errorf("cancelled: %s", code)
+				}
+				out[tc.cancel-1] = nil
+			}
+			a.exec("rollback")
+			before := e.db.NextLSN()
+			for i, ch := range out {
+				if ch == nil {
+					continue
+				}
+				err := <-ch
+				switch {
+				case tc.codes[i] == "" && err != nil:
+					t.Errorf("%s: %v", tc.sqls[i], err)
+				case tc.codes[i] != "":
+					if code := codeOf(t, err); code != tc.codes[i] {
+						t.Errorf("%s: %s, want %s", tc.sqls[i], code, tc.codes[i])
+					}
+				}
+			}
+			a.is("select group_concat(v) from (select v from t order by v)", tc.want)
+			if n := int(e.db.NextLSN() - before); tc.lsns > 0 && n > tc.lsns {
+				t.Errorf("%d transactions published, want at most %d", n, tc.lsns)
+			}
+		})
+	}
+}
+
+// TestCombinedHardening: nobody of a common transaction is told before it is
+// hardened, and nobody else sees it (G1, G2).
+func TestCombinedHardening(t *testing.T) {
+	e := newEnv(t)
+	a, r := e.client(), e.client()
+	a.exec("create table t(v int)")
+	a.exec("begin; insert into t values(0)")
+	var sqls []string
+	for i := range 10 {
+		sqls = append(sqls, fmt.Sprintf("insert into t values(%d) returning v", i))
+	}
+	cs, out := queueUp(t, e, sqls)
+	e.db.setHold(true)
+	a.exec("rollback")
+	for _, c := range cs {
+		until(t, "it waits for hardening", func() bool { return c.waitingFor() == waitHardened })
+	}
+	for i, ch := range out {
+		select {
+		case err := <-ch:
+			t.Fatalf("statement %d answered before it was hardened: %v", i, err)
+		default:
+		}
+	}
+	r.is("select count(*) from t", "0")
+	e.db.setHold(false)
+	for _, ch := range out {
+		if err := <-ch; err != nil {
+			t.Error(err)
+		}
+	}
+	r.is("select count(*), sum(v) from t", "10|45")
+}
