@@ -35,6 +35,7 @@ const (
 	AlterUser               // Name, Value: the password
 	Unsupported             // Name: the feature
 	NoOp                    // Tag: accepted, does nothing
+	Copy                    // Copy
 )
 
 // Modes are the options of BEGIN and SET TRANSACTION; "" and nil: not given.
@@ -72,6 +73,7 @@ type Statement struct {
 	Args           []Arg
 	Modes          Modes
 	Backup         BackupSpec
+	Copy           *CopySpec
 	Default, Local bool
 	Chain, Analyze bool
 	NoWait         bool
@@ -253,7 +255,7 @@ func (p *parser) parse() (*Statement, error) {
 			return p.alterUser()
 		}
 	case "COPY":
-		return unsupported("COPY"), nil
+		return p.copyStmt()
 	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "DECLARE", "FETCH", "MOVE", "CLOSE", "GRANT", "REVOKE",
 		"PREPARE", "MERGE", "COMMENT", "SECURITY", "REASSIGN", "DO", "IMPORT", "REFRESH", "LOAD":
 		return unsupported(first.up), nil

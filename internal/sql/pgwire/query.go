@@ -128,6 +128,9 @@ func (c *conn) queryOne(ctx context.Context, sql string) error {
 
 // run executes a portal and appends its rows and how it ended.
 func (c *conn) run(ctx context.Context, p *portal, maxRows int) (suspended bool, err error) {
+	if cp, f := copyOf(p.portal); f != nil {
+		return false, c.runCopy(ctx, p, cp, f)
+	}
 	c.cur = p
 	tag, suspended, err := p.portal.Run(ctx, maxRows, c.rowFn)
 	c.cur = nil

@@ -43,6 +43,9 @@ func (p *Portal) Columns() []sqlapi.Column {
 	if p.cols != nil {
 		return p.cols
 	}
+	if st.copy != nil {
+		return nil
+	}
 	if len(st.guessed) == 0 || st.write || st.p.ForUpdate || p.ran {
 		return st.cols
 	}
@@ -293,6 +296,9 @@ func (p *Portal) fetch(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 }
 
 func (st *Stmt) tag(n int64) string {
+	if st.copy != nil {
+		return "COPY " + strconv.FormatInt(n, 10)
+	}
 	switch st.p.Tag {
 	case "SELECT", "EXPLAIN", "PRAGMA":
 		return "SELECT " + strconv.FormatInt(n, 10)

@@ -17,6 +17,7 @@ type Stmt struct {
 	oids    []uint32
 	write   bool // it writes something
 	main    bool // it writes the database, not only temporary tables
+	copy    *sqlapi.Copy
 }
 
 // Prepare implements sqlapi.Session.
@@ -42,6 +43,9 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 	st.p = p
 	if s.tx.failed && p.Kind != dialect.Empty && !endsFailed(p.Kind) {
 		return st, abortedError(s.tx.reason)
+	}
+	if p.Kind == dialect.Copy {
+		return s.prepareCopy(p)
 	}
 	if p.Kind != dialect.SQL {
 		st.cols = s.utilityColumns(p)
@@ -260,10 +264,20 @@ func (c *conn) insertType(h dialect.ParamHint) dialect.Type {
 }
 
 // ParamOIDs implements sqlapi.Stmt.
-func (st *Stmt) ParamOIDs() []uint32 { return st.oids }
+func (st *Stmt) ParamOIDs() []uint32 {
+	if st.copy != nil {
+		return nil
+	}
+	return st.oids
+}
 
 // Columns implements sqlapi.Stmt.
-func (st *Stmt) Columns() []sqlapi.Column { return st.cols }
+func (st *Stmt) Columns() []sqlapi.Column {
+	if st.copy != nil {
+		return nil
+	}
+	return st.cols
+}
 
 // Empty implements sqlapi.Stmt.
 func (st *Stmt) Empty() bool { return st.p.Kind == dialect.Empty }
