@@ -46,7 +46,9 @@ func (n *Node) newConn(nc net.Conn) *conn {
 	c.ctx, c.stop = context.WithCancelCause(n.ctx)
 	c.r = wire.NewReader(bufio.NewReaderSize(heardReader{c}, 64<<10), wire.MaxPreAuth)
 	c.heard.Store(n.cfg.Clock.Now().UnixNano())
+	c.mu.Lock() // close, perhaps at once, must find unhook
 	c.unhook = context.AfterFunc(n.ctx, func() { c.close(context.Cause(n.ctx)) })
+	c.mu.Unlock()
 	return c
 }
 
