@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -112,13 +113,44 @@ func appendText(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) []byte {
 			return append(b, 'f')
 		}
 	case oidBytea:
+		if isHexBytea(v) { // a literal in PostgreSQL's notation, stored as it was written
+			return append(b, v...)
+		}
 		return hex.AppendEncode(append(b, '\\', 'x'), v)
+	case oidDate:
+		if len(v) > len("2006-01-02") { // a date written with a time of day
+			if t, ok := parseTimestamp(v); ok && t.inf == 0 && t.hasDate && t.hasTime {
+				return appendDate(b, t.days)
+			}
+		}
+	case oidTimestamp:
+		// A literal with a zone: PostgreSQL drops the zone of a timestamp
+		// without one.
+		if t, ok := parseTimestamp(v); ok && t.zoned && t.hasDate && t.hasTime {
+			if i := bytes.IndexAny(v[min(len(v), 10):], "Z+-"); i > 0 {
+				v = bytes.TrimRight(v[:10+i], " ")
+			}
+		}
 	case oidTimestamptz:
 		if t, ok := parseTimestamp(v); ok && !t.zoned && t.inf == 0 {
 			return append(append(b, v...), "+00"...)
 		}
 	}
 	return append(b, v...)
+}
+
+// isHexBytea tells whether text is bytes in PostgreSQL's hex notation: such a
+// literal reaches a bytea column as text.
+func isHexBytea(v []byte) bool {
+	if len(v)%2 != 0 || len(v) < 2 || v[0] != '\\' || v[1] != 'x' {
+		return false
+	}
+	for _, c := range v[2:] {
+		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
+			return false
+		}
+	}
+	return true
 }
 
 // scale is the number of decimals a numeric column declares, or -1.
@@ -226,8 +258,15 @@ func appendBinary(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) ([]byte, er
 		}
 		return b, misfit(r, i, col)
 	case oidBytea:
-		if kind == sqlapi.Blob || kind == sqlapi.Text {
-			return append(b, r.Bytes(i)...), nil
+		v := r.Bytes(i)
+		switch {
+		case kind == sqlapi.Text && isHexBytea(v):
+			at := len(b)
+			b = append(b, make([]byte, len(v)/2-1)...)
+			_, err := hex.Decode(b[at:], v[2:])
+			return b, err
+		case kind == sqlapi.Blob || kind == sqlapi.Text:
+			return append(b, v...), nil
 		}
 		return appendText(b, r, i, col), nil
 	case oidNumeric:

@@ -107,7 +107,9 @@ func TestResultsAsText(t *testing.T) {
 		{oidTimestamptz, -1, text("2024-01-01 00:00:00"), "2024-01-01 00:00:00+00"},
 		{oidTimestamptz, -1, text("2024-01-01 00:00:00+02"), "2024-01-01 00:00:00+02"},
 		{oidTimestamp, -1, text("2024-01-01 00:00:00"), "2024-01-01 00:00:00"},
-		{oidDate, -1, text("2024-01-01"), "2024-01-01"},
+		{oidDate, -1, text("2024-01-01"), "2024-01-01"}, {oidDate, -1, text("2024-01-01 00:00:00Z"), "2024-01-01"}, {oidDate, -1, text("0044-03-15 BC"), "0044-03-15 BC"},
+		{oidTimestamp, -1, text("2024-01-01 00:00:00.5Z"), "2024-01-01 00:00:00.5"}, {oidTimestamp, -1, text("2024-01-01 00:00:00 -02"), "2024-01-01 00:00:00"},
+		{oidBytea, -1, text(`\x00aB`), `\x00aB`}, {oidBytea, -1, text(`\x0`), `\x5c7830`}, {oidBytea, -1, text("ab"), `\x6162`},
 	} {
 		got, err := appendValue(nil, fakeRow{tc.in}, 0, &sqlapi.Column{OID: tc.oid, TypeMod: tc.mod}, 0)
 		if err != nil || string(got) != tc.want {
@@ -128,7 +130,7 @@ func TestBinaryAgainstPGX(t *testing.T) {
 		{oidInt2, num(-2), "-2"}, {oidInt4, num(1 << 30), "1073741824"}, {oidInt8, num(math.MinInt64), "-9223372036854775808"},
 		{oidInt8, text("12"), "12"}, {oidInt4, flt(3), "3"}, {oidOID, num(4294967295), "4294967295"},
 		{oidFloat4, flt(1.5), "1.5"}, {oidFloat8, flt(-1e300), "-1e+300"}, {oidFloat8, num(3), "3"},
-		{oidBool, num(7), "t"}, {oidBool, text("no"), "f"}, {oidBytea, blob("\x00\x01"), `\x0001`},
+		{oidBool, num(7), "t"}, {oidBool, text("no"), "f"}, {oidBytea, blob("\x00\x01"), `\x0001`}, {oidBytea, text(`\x0001`), `\x0001`},
 		{oidNumeric, num(0), "0"}, {oidNumeric, num(-10000), "-10000"}, {oidNumeric, flt(0.00012), "0.00012"}, {oidNumeric, flt(123456.789), "123456.789"},
 		{oidNumeric, text("12345678901234567890.0100"), "12345678901234567890.0100"},
 		{oidDate, text("1999-12-31"), "1999-12-31"}, {oidDate, text("0044-03-15 BC"), "0044-03-15 BC"},
