@@ -43,7 +43,7 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 	}
 	for _, n := range s.Cfg.Remotes {
 		r := s.Remotes[n]
-		st.Remotes = append(st.Remotes, proto.RemoteView{Inst: n, DWLink: r.Link, InstOK: r.Link && s.instOK(n, now), MALLink: s.malUp(n), LastHeard: r.Heard})
+		st.Remotes = append(st.Remotes, proto.RemoteView{Inst: n, DWLink: s.hears(n, now), InstOK: r.Link && s.instOK(n, now), MALLink: s.malUp(n), LastHeard: r.Heard})
 	}
 	for _, id := range sorted(s.Mons) {
 		mo := s.Mons[id]

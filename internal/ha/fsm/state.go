@@ -101,6 +101,7 @@ type Inst struct {
 // Remote is the view of one other watcher of the group.
 type Remote struct {
 	Link   bool
+	UpAt   time.Time // of Link
 	Known  bool
 	Status proto.WatcherStatus
 	Heard  time.Time
@@ -324,6 +325,13 @@ func (s *State) remoteName(n string) (string, bool) {
 func (s *State) alive(n string, now time.Time) bool {
 	r := s.Remotes[n]
 	return r.Known && now.Sub(r.Heard) < s.Cfg.ErrorTime
+}
+
+// hears: a connection to the remote watcher is up and was not silent for
+// DW_ERROR_TIME. That of a host without power stays up for minutes.
+func (s *State) hears(n string, now time.Time) bool {
+	r := s.Remotes[n]
+	return r.Link && (s.alive(n, now) || now.Sub(r.UpAt) < s.Cfg.ErrorTime)
 }
 
 // instOK: the remote watcher is alive and judges its instance OK.

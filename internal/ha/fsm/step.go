@@ -183,7 +183,7 @@ func (x *m) digest() string {
 		fmt.Fprint(&b, l.Inst, l.Connected)
 	}
 	for _, n := range x.names() {
-		fmt.Fprint(&b, x.Remotes[n].Link, x.Remotes[n].Link && x.instOK(n, x.now))
+		fmt.Fprint(&b, x.hears(n, x.now), x.Remotes[n].Link && x.instOK(n, x.now))
 	}
 	fmt.Fprint(&b, len(x.Mons))
 	return b.String()
@@ -245,7 +245,7 @@ func (c Command) from() string {
 
 func (x *m) remoteUp(n string) {
 	if r, ok := x.Remotes[n]; ok {
-		r.Link = true
+		r.Link, r.UpAt = true, x.now
 		x.Remotes[n] = r
 		x.log("watcher connected", "watcher", n)
 	}

@@ -130,6 +130,37 @@ func TestAutomaticTakeover(t *testing.T) {
 	}
 }
 
+// TestSilentHost: the connections of a host without power stay up; what counts
+// is that nothing is heard.
+func TestSilentHost(t *testing.T) {
+	cfg := auto()
+	cfg.Name, cfg.Remotes = "B", []string{"A"}
+	now := time.Unix(1e9, 0)
+	s := fsm.New(cfg, false, "", now)
+	do := func(ev fsm.Event) proto.RemoteView {
+		s, _ = fsm.Step(s, ev, now)
+		return s.Report(1, now).Remotes[0]
+	}
+	if v := do(fsm.Tick{}); v.DWLink || v.InstOK {
+		t.Errorf("before any connection: %+v", v)
+	}
+	if v := do(fsm.RemoteUp{Inst: "A"}); !v.DWLink || v.InstOK {
+		t.Errorf("connected, nothing heard yet: %+v", v)
+	}
+	now = now.Add(cfg.ErrorTime - time.Second)
+	if v := do(fsm.RemoteStatus{Inst: "A", Status: proto.WatcherStatus{InstOK: true}}); !v.DWLink || !v.InstOK {
+		t.Errorf("heard: %+v", v)
+	}
+	now = now.Add(cfg.ErrorTime - 1)
+	if v := do(fsm.Tick{}); !v.DWLink || !v.InstOK {
+		t.Errorf("heard within DW_ERROR_TIME: %+v", v)
+	}
+	now = now.Add(1)
+	if v := do(fsm.Tick{}); v.DWLink || v.InstOK {
+		t.Errorf("silent for DW_ERROR_TIME: %+v", v)
+	}
+}
+
 // TestIsolatedPrimary: cut off from everybody the old primary acknowledges
 // nothing, is shut down when it is back, and rejoins without a hand.
 func TestIsolatedPrimary(t *testing.T) {

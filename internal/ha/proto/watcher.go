@@ -55,7 +55,7 @@ type GroupConfig struct {
 // evidence for takeover and confirm decisions.
 type RemoteView struct {
 	Inst      string    `json:"inst"`
-	DWLink    bool      `json:"dw_link"`  // watcher-to-watcher connection is up
+	DWLink    bool      `json:"dw_link"`  // watcher-to-watcher connection is up and not silent for DW_ERROR_TIME
 	InstOK    bool      `json:"inst_ok"`  // that watcher, heard by this connection, says that its instance is OK
 	MALLink   bool      `json:"mal_link"` // instance-to-instance link is up, as our instance reports
 	LastHeard time.Time `json:"last_heard"`
