@@ -17,6 +17,9 @@ const (
 	sqlstateRefuse = "42501" // insufficient privilege: the watcher's business
 )
 
+// errChanging refuses a change by hand while another change is being made.
+var errChanging = &sqlapi.Error{Code: sqlstateState, Message: "the database is changing its mode or status; try again"}
+
 // mayAlter applies the manual's rule for changing mode, status and OGUID by
 // hand (5.1): refused while a watcher is active, and otherwise only with
 // ALTER_MODE_STATUS = 1. A Normal database may always change its mode
@@ -35,7 +38,11 @@ func (s *Server) mayAlter(what string) error {
 
 // AlterDatabase executes ALTER DATABASE (manual 2.2.3, 2.2.4).
 func (s *Server) AlterDatabase(ctx context.Context, verb string) error {
+	// The change is finished even when the client goes away half way.
+	ctx = context.WithoutCancel(ctx)
 	verb = strings.ToUpper(verb)
+	s.cmdMu.Lock()
+	defer s.cmdMu.Unlock()
 	normalMode := s.eng.Mode() == base.ModeNormal
 	modeVerb := verb == "PRIMARY" || verb == "STANDBY" || verb == "NORMAL"
 	if !(normalMode && modeVerb && !s.dw.watcherActive(s.para.duration("DW_INACTIVE_INTERVAL"))) {
@@ -43,8 +50,6 @@ func (s *Server) AlterDatabase(ctx context.Context, verb string) error {
 			return err
 		}
 	}
-	s.cmdMu.Lock()
-	defer s.cmdMu.Unlock()
 	var err error
 	switch verb {
 	case "MOUNT":
@@ -92,6 +97,10 @@ func (s *Server) AddArchiveLog(context.Context, string) error {
 
 // SetOGUID is SP_SET_OGUID (manual 2.2.13).
 func (s *Server) SetOGUID(_ context.Context, oguid uint32) error {
+	if !s.cmdMu.TryLock() { // not waiting: a Mount under way waits for this statement to end
+		return errChanging
+	}
+	defer s.cmdMu.Unlock()
 	if err := s.mayAlter("SP_SET_OGUID"); err != nil {
 		return err
 	}
@@ -126,6 +135,10 @@ func (s *Server) Checkpoint(ctx context.Context) error { return s.eng.Checkpoint
 
 // SetArchStatus is SP_SET_ARCH_STATUS: 0 Valid, 1 Invalid (manual 9.1.2).
 func (s *Server) SetArchStatus(ctx context.Context, inst string, status int) error {
+	if !s.cmdMu.TryLock() { // not waiting: a Mount under way waits for this statement to end
+		return errChanging
+	}
+	defer s.cmdMu.Unlock()
 	if err := s.mayAlter("SP_SET_ARCH_STATUS"); err != nil {
 		return err
 	}

@@ -40,11 +40,16 @@ func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
 	case proto.CmdShutdown:
 		return s.shutdownCommand(c.How)
 	}
-	// A role change that has begun is finished even when the watcher that
-	// ordered it goes away: half of it is what nobody wants.
-	ctx = context.WithoutCancel(ctx)
 	s.cmdMu.Lock()
 	defer s.cmdMu.Unlock()
+	// A command that had to wait is not begun any more when the watcher that
+	// ordered it is gone: the next one may have decided otherwise meanwhile, and
+	// a late drop_keep or open would undo that. One that has begun is finished:
+	// half a role change is what nobody wants.
+	if ctx.Err() != nil {
+		return base.Errorf(codeInterupted, "%s was not begun: the watcher that ordered it has gone", c.Cmd)
+	}
+	ctx = context.WithoutCancel(ctx)
 	s.running.Store(c.Cmd)
 	defer s.running.Store("")
 	defer s.dw.changed()
@@ -136,12 +141,20 @@ func (s *Server) setMode(ctx context.Context, m base.Mode) error {
 	if s.eng.Status() != base.StatusMount {
 		return base.Errorf(codeBadStatus, "the mode can be changed in Mount only, the database is in status %s", s.eng.Status())
 	}
-	if m == base.ModePrimary || m == base.ModeNormal {
-		// G7: what was kept has been replayed by apply_keep or is dropped now;
-		// a primary has no kept package.
-		s.recv.DropKeep()
+	if s.eng.Mode() != base.ModeStandby {
+		return s.eng.SetMode(ctx, m)
 	}
-	return s.eng.SetMode(ctx, m)
+	// G1: what a standby has acknowledged, the kept package too, is in its log
+	// before it is a standby no more (manual 2.2.9).
+	if err := s.recv.ApplyKeep(ctx); err != nil {
+		return err
+	}
+	if err := s.eng.SetMode(ctx, m); err != nil {
+		s.recv.Thaw()
+		return err
+	}
+	s.recv.DropKeep() // with it the claim
+	return nil
 }
 
 func (s *Server) setArch(ctx context.Context, inst string, st base.ArchState) error {
@@ -213,13 +226,20 @@ func (s *Server) shutdownCommand(how string) error {
 func (s *Server) status() proto.InstanceStatus {
 	c := s.eng.Control()
 	r := s.recv.Info()
+	mode, dbStatus := s.eng.Mode(), s.eng.Status()
 	p, lineage := s.eng.State()
+	// Mode, status and lineage of one moment: an opening must not be reported
+	// with the history from before it.
+	for s.eng.Mode() != mode || s.eng.Status() != dbStatus {
+		mode, dbStatus = s.eng.Mode(), s.eng.Status()
+		p, lineage = s.eng.State()
+	}
 	// r is read before the positions: what it says was received may since have
 	// been logged, never the other way round.
 	reason, since := s.eng.SuspendReason()
 	st := proto.InstanceStatus{
 		Time: time.Now(), PID: s.pid, Incarnation: s.incarnation, InstName: s.name, DBName: c.DBName,
-		Mode: s.eng.Mode(), Status: s.eng.Status(), OGUID: c.OGUID, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic,
+		Mode: mode, Status: dbStatus, OGUID: c.OGUID, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic,
 		Version: proto.GlobalVersion, Port: s.cfg.DM.PortNum,
 		Cur: p.Cur, File: p.File, Ckpt: p.Ckpt,
 		Apply: p.Apply, Stand: p.File, Keep: p.Cur, Replay: p.Replay,

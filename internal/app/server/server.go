@@ -47,6 +47,9 @@ const (
 	stopHalt            // something is broken: end at once with an error
 )
 
+// drainTime bounds how long an ending standby replays what it has acknowledged.
+const drainTime = 15 * time.Second
+
 // errNoMAL answers sends of an instance without MAL system.
 var errNoMAL = base.Errorf(mal.CodeNoPeer, "MAL_INI is 0: this instance has no links")
 
@@ -182,7 +185,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		return nil, err
 	}
 	undo = append(undo, func() { s.eng.Abort() })
-	if err = s.startReplication(ctx); err != nil {
+	if err = s.prepareReplication(); err != nil {
 		return nil, err
 	}
 	undo = append(undo, s.closeReplication)
@@ -191,6 +194,12 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		LockTimeout: orForever(cfg.DM.LockTimeout), IdleInWrite: orForever(cfg.DM.IdleInTranTimeout)})
 	s.dw = newDWPort(s, s.clock, s.log)
 	s.eng.OnChange(s.changed)
+	// Peers come in when everything they may call is there.
+	if s.node != nil {
+		if err = s.node.Start(context.WithoutCancel(ctx)); err != nil {
+			return nil, err
+		}
+	}
 	// A Normal database opens by itself, the others wait in Mount for their
 	// watcher (manual 6.2).
 	if s.eng.Mode() == base.ModeNormal && !o.Mount {
@@ -236,7 +245,8 @@ func (s *Server) engineConfig() engine.Config {
 	return ec
 }
 
-func (s *Server) startReplication(ctx context.Context) error {
+// prepareReplication builds both sides; nothing is sent or received yet.
+func (s *Server) prepareReplication() error {
 	dm := s.cfg.DM
 	s.recv = standby.New(standby.Config{Engine: replEngine{s.eng}, PmntMagic: s.eng.Control().PmntMagic, Incarnation: s.incarnation,
 		BufBytes: int64(dm.RedosBufSize) << 20, BufNum: dm.RedosBufNum, MaxDelay: dm.RedosMaxDelay, Recent: dm.RlogSendApplyMon,
@@ -268,12 +278,6 @@ func (s *Server) startReplication(ctx context.Context) error {
 	s.ship = ship.New(ship.Config{Targets: targets, Engine: replEngine{s.eng}, Transport: tr, SendNum: dm.RlogPkgSendNum,
 		Recent: dm.RlogSendApplyMon, Clock: s.clock, Log: s.log, OnChange: s.changed})
 	s.eng.SetShipper(s.ship)
-	if s.node != nil {
-		if err := s.node.Start(context.WithoutCancel(ctx)); err != nil {
-			s.closeReplication()
-			return err
-		}
-	}
 	return nil
 }
 
@@ -331,6 +335,12 @@ func (s *Server) watchSuspend() {
 // halt ends the process at once with an error: something is broken and going
 // on could break a guarantee.
 func (s *Server) halt(err error) {
+	select {
+	case <-s.stopCh:
+		s.log.Info("while ending", "err", err)
+		return
+	default:
+	}
 	s.log.Error("HALT", "err", err)
 	s.requestStop(stopHalt, err.Error())
 }
@@ -346,9 +356,9 @@ func (s *Server) requestStop(how stopKind, why string) {
 // ErrHalted is the error of an instance that ended because something is broken.
 var ErrHalted = errors.New("the instance halted")
 
-// end stops in the order: no new clients, sessions away, engine flushed while
-// the links still stand (its last package needs the standbys), links, engine
-// closed, watcher told.
+// end stops in the order: no new clients, sessions away, a standby's queue
+// replayed, engine flushed while the links still stand (its last package needs
+// the standbys), links, engine closed, watcher told.
 func (s *Server) end() error {
 	<-s.stopCh
 	s.log.Info("instance is ending", "why", s.stopWhy)
@@ -371,6 +381,13 @@ func (s *Server) end() error {
 	_ = s.pg.Shutdown(shut)
 	stop()
 	err := s.sess.Close(ctx, "the server is shutting down")
+	if s.eng.Mode() == base.ModeStandby {
+		drain, stop := context.WithTimeout(ctx, drainTime)
+		if e := s.recv.Finish(drain); e != nil {
+			s.log.Warn("not everything received was replayed; the primary will send it again", "err", e)
+		}
+		stop()
+	}
 	err = errors.Join(err, s.eng.Close(ctx))
 	s.closePorts()
 	s.closeReplication()

@@ -261,6 +261,17 @@ func (r *Receiver) DropKeep() bool {
 	return had
 }
 
+// Finish is the normal end of a standby: nothing is accepted any more, and what
+// may be replayed is logged before it returns, so that an end loses only the
+// kept package. The primary learns of that by its next send, or when the link
+// comes up again.
+func (r *Receiver) Finish(ctx context.Context) error {
+	r.mu.Lock()
+	r.frozen = true
+	r.mu.Unlock()
+	return r.Drain(ctx)
+}
+
 // Thaw lets redo in again after an ApplyKeep that led to nothing.
 func (r *Receiver) Thaw() {
 	r.mu.Lock()
