@@ -15,12 +15,12 @@ export CGO_ENABLED := 0
 
 .PHONY: build up down deps check test race fuzz bench chaos generate clean
 
+# One build for all programs, with the flags of the tests, so that both share
+# what is compiled; the SQL engine takes a minute or two the first time.
 build:
 	@mkdir -p bin
-	@for p in $(PROGRAMS); do \
-		echo "build bin/$$p"; \
-		$(GO) build -trimpath -o bin/$$p ./cmd/$$p; \
-	done
+	@echo "building $(PROGRAMS) into bin/ (the first time takes a minute or two)"
+	@$(GO) build -o bin/ ./cmd/...
 
 up: build
 	bin/dw up $(ARGS)
