@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	writers = 16
-	readers = 4
-
 	// slow failovers are explained by what the processes logged meanwhile.
 	slow = 700 * time.Millisecond
 )
@@ -41,9 +38,9 @@ func TestKillPrimary(t *testing.T) {
 	seed := uint64(envInt("DW_SEED", int(time.Now().UnixNano()&0x7fffffff)))
 	t.Logf("seed %d (DW_SEED=%d repeats the random moments)", seed, seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	mustExec(t, sys, "CREATE TABLE w(client INTEGER NOT NULL, seq INTEGER NOT NULL, pad VARCHAR(64), PRIMARY KEY(client, seq))")
+	mustExec(t, sys, loadTable)
 
-	l := newLoad(sys)
+	l := newLoad(sys, 16, 4)
 	l.start(t.Context())
 	defer l.stop()
 	var failover []time.Duration
@@ -98,9 +95,15 @@ type ack struct {
 
 type rowKey struct{ client, seq int }
 
+const loadTable = "CREATE TABLE w(client INTEGER NOT NULL, seq INTEGER NOT NULL, pad VARCHAR(64), PRIMARY KEY(client, seq))"
+
 // load is the running clients and what they saw.
 type load struct {
-	sys    *dw.System
+	sys *dw.System
+
+	writers, readers int
+	patience         time.Duration // of a client that waits for an answer
+
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -111,17 +114,17 @@ type load struct {
 	last  atomic.Int64 // unix ns of the last ack's send time
 }
 
-func newLoad(sys *dw.System) *load {
-	return &load{sys: sys, acked: map[rowKey]ack{}, seen: map[rowKey]string{}}
+func newLoad(sys *dw.System, writers, readers int) *load {
+	return &load{sys: sys, writers: writers, readers: readers, patience: 10 * time.Second, acked: map[rowKey]ack{}, seen: map[rowKey]string{}}
 }
 
 func (l *load) start(ctx context.Context) {
 	ctx, l.cancel = context.WithCancel(ctx)
-	for c := range writers {
+	for c := range l.writers {
 		l.wg.Add(1)
 		go func() { defer l.wg.Done(); l.write(ctx, c) }()
 	}
-	for r := range readers {
+	for r := range l.readers {
 		l.wg.Add(1)
 		go func() { defer l.wg.Done(); l.read(ctx, r) }()
 	}
@@ -149,7 +152,7 @@ func (l *load) write(ctx context.Context, client int) {
 			seq++
 			sent := time.Now()
 			// Client-side patience: a commit on an isolated primary hangs.
-			wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			wctx, cancel := context.WithTimeout(ctx, l.patience)
 			_, err := conn.Exec(wctx, fmt.Sprintf("INSERT INTO w VALUES (%d, %d, 'row %d of client %d')", key.client, key.seq, key.seq, key.client)).ReadAll()
 			cancel()
 			if err != nil {
@@ -182,10 +185,10 @@ func (l *load) read(ctx context.Context, reader int) {
 			pause(ctx, 50*time.Millisecond)
 			continue
 		}
-		high := make([]int, writers)
+		high := make([]int, l.writers)
 		for n := 0; ctx.Err() == nil; n++ {
-			c := n % writers
-			rctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			c := n % l.writers
+			rctx, cancel := context.WithTimeout(ctx, l.patience)
 			res, err := conn.Exec(rctx, fmt.Sprintf("SELECT seq FROM w WHERE client = %d AND seq >= %d ORDER BY seq DESC LIMIT 100", c, high[c])).ReadAll()
 			cancel()
 			if err != nil {
@@ -239,10 +242,11 @@ func (l *load) waitAckAfter(ctx context.Context, t0 time.Time, patience time.Dur
 	return time.Time{}, false
 }
 
-// check compares what clients were told with what the databases hold.
-func (l *load) check(t *testing.T, kills int) {
+// check compares what clients were told with what the databases hold; the
+// primary may have changed as often as given.
+func (l *load) check(t *testing.T, changes int) {
 	t.Helper()
-	if len(l.acked) < kills*10 || len(l.seen) < kills*10 {
+	if least := max(changes, 5) * 10; len(l.acked) < least || len(l.seen) < least {
 		t.Errorf("only %d acknowledged and %d seen rows: the load did not run", len(l.acked), len(l.seen))
 	}
 	settle(t, l.sys)
@@ -272,11 +276,11 @@ func (l *load) check(t *testing.T, kills int) {
 			t.Errorf("%s has %d rows, %s %d", l.sys.DBs[i].Name, len(sets[i]), l.sys.DBs[i+1].Name, len(sets[i+1]))
 		}
 	}
-	l.checkReigns(t, kills)
+	l.checkReigns(t, changes)
 	t.Logf("%d reads", l.reads.Load())
 }
 
-// settle waits until both databases have the same number of rows twice in a
+// settle waits until all databases have the same number of rows twice in a
 // row: a statement whose client has gone may still commit, and a standby shows
 // a commit a moment after its primary.
 func settle(t *testing.T, sys *dw.System) {
@@ -309,9 +313,10 @@ func settle(t *testing.T, sys *dw.System) {
 }
 
 // checkReigns verifies G3: acknowledgements in order of time change the
-// database at most once per kill, and never overlap: an insert acknowledged by
-// the new primary is never followed by one that the old one accepted later.
-func (l *load) checkReigns(t *testing.T, kills int) {
+// database at most as often as something happened to a primary, and never
+// overlap: an insert acknowledged by the new primary is never followed by one
+// that the old one accepted later.
+func (l *load) checkReigns(t *testing.T, limit int) {
 	t.Helper()
 	all := make([]ack, 0, len(l.acked))
 	for _, a := range l.acked {
@@ -324,9 +329,9 @@ func (l *load) checkReigns(t *testing.T, kills int) {
 			changes++
 		}
 	}
-	t.Logf("the acknowledging database changed %d times in %d kills", changes, kills)
-	if changes > kills {
-		t.Errorf("G3: the acknowledging database changed %d times in %d kills: two primaries acknowledged at once", changes, kills)
+	t.Logf("the acknowledging database changed %d times; at most %d are possible", changes, limit)
+	if changes > limit {
+		t.Errorf("G3: the acknowledging database changed %d times, at most %d are possible: two primaries acknowledged at once", changes, limit)
 	}
 }
 
