@@ -55,7 +55,7 @@ func (s *Server) AlterDatabase(ctx context.Context, verb string) error {
 	case "MOUNT":
 		err = s.mount(ctx)
 	case "OPEN", "OPEN FORCE":
-		if !normalMode && verb == "OPEN" && s.cfg.DM.MALIni {
+		if !normalMode && verb == "OPEN" {
 			err = base.Errorf(codeBadStatus, "a database in mode %s is opened by its watcher, or with ALTER DATABASE OPEN FORCE", s.eng.Mode())
 			break
 		}
