@@ -17,7 +17,8 @@
 //
 // It keeps G1 (a commit is reported only after WaitHardened, and the write lock
 // is released before that wait), G2 (outside the write lock only hardened
-// snapshots are read) and the SQL part of G8. Locks, snapshots and hardening
+// snapshots are read, and rows read under it go out when what it works upon is
+// hardened) and the SQL part of G8. Locks, snapshots and hardening
 // themselves are the storage layer's; what clients speak is pgwire's.
 package session
 
@@ -337,7 +338,7 @@ type SessionInfo struct {
 	ID                           uint32
 	User, Database, App, Address string
 	State                        string // idle, active, idle in transaction, idle in transaction (aborted)
-	Waiting                      string // "", write lock, hardened, connection
+	Waiting                      string // "", write lock, hardened, earlier commits, connection
 	SQL                          string // current or last statement, shortened; never one with a password
 	Start, TxStart, StmtStart    time.Time
 	Statements, Errors           uint64

@@ -260,6 +260,9 @@ func (p *Portal) fetch(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 		p.cur = nil
 		return "", false, cur.err
 	}
+	if err := p.s.waitSeen(); err != nil {
+		return "", false, err
+	}
 	n := 0
 	for maxRows == 0 || n < maxRows {
 		r, err := cur.row()

@@ -397,6 +397,7 @@ const (
 	waitLock     = "write lock"
 	waitHardened = "hardened"
 	waitConn     = "connection"
+	waitRows     = "earlier commits" // with the write lock: rows go out when these are hardened
 	waitAdmin    = "administration"
 )
 

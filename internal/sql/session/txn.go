@@ -23,8 +23,9 @@ type txn struct {
 	readOnly bool
 	ran      bool // a query has run: the isolation level is fixed
 
-	c      *conn // where it runs, once it has a connection of its own
-	locked bool  // c has the write lock
+	c      *conn    // where it runs, once it has a connection of its own
+	locked bool     // c has the write lock
+	base   base.LSN // with locked: what it sees, until that was seen hardened
 	saves  []string
 	vars   *vars // values before the transaction, for ROLLBACK
 }
@@ -175,6 +176,26 @@ func (s *Session) waitHardened(lsn base.LSN) error {
 	return nil
 }
 
+// waitSeen waits, before rows go to the client, until the commits are hardened
+// that a transaction with the write lock works upon: it sees the newest pages,
+// and a client must not see what could still be lost (G2). Once is enough, as
+// nobody else commits while it has the lock.
+func (s *Session) waitSeen() error {
+	if !s.tx.locked || s.tx.base == 0 {
+		return nil
+	}
+	s.setWaiting(waitRows)
+	defer s.setWaiting("")
+	if err := s.b.cfg.DB.WaitHardened(s.ctx, s.tx.base); err != nil {
+		if cause := context.Cause(s.ctx); cause != nil {
+			return cause
+		}
+		return fmt.Errorf("wait until the rows are secured: %w", err)
+	}
+	s.tx.base = 0
+	return nil
+}
+
 // writeTx makes the session's transaction a writing one: the write lock, on a
 // fresh snapshot, to its end.
 func (s *Session) writeTx(noWait bool) (*conn, error) {
@@ -192,7 +213,7 @@ func (s *Session) writeTx(noWait bool) (*conn, error) {
 		s.unlockWrite(c)
 		return nil, err
 	}
-	s.tx.c, s.tx.locked = c, true
+	s.tx.c, s.tx.locked, s.tx.base = c, true, base.LSN(s.b.lastLSN.Load())
 	for _, n := range s.tx.saves {
 		if err := c.run("SAVEPOINT " + dialect.QuoteName(n)); err != nil {
 			return nil, err

@@ -511,3 +511,38 @@ func TestRandomMix(t *testing.T) {
 	wg.Wait()
 	e.client().is("select v from acc where id=0", fmt.Sprint(done.Load()))
 }
+
+// A transaction that has the write lock works on commits that are not hardened;
+// its client must not see rows of them (G2).
+func TestRowsUnderTheWriteLock(t *testing.T) {
+	for _, q := range []string{"select v from t", "update t set v=v returning v"} {
+		t.Run(q, func(t *testing.T) {
+			e := newEnv(t)
+			a, b := e.client(), e.client()
+			a.exec("create table t(v int); create table u(v int); insert into t values(1); insert into u values(1)")
+			e.db.setHold(true)
+			first := make(chan error, 1)
+			go func() { _, _, err := a.simpleQ("update t set v=2"); first <- err }()
+			until(t, "a waits for hardening", func() bool { return a.waitingFor() == waitHardened })
+			b.exec("begin; update u set v=v+1") // no rows: nothing to wait for
+			rows := make(chan error, 1)
+			go func() { _, _, err := b.simpleQ(q); rows <- err }()
+			until(t, "b waits for what it would see", func() bool { return b.waitingFor() == waitRows })
+			b.Cancel()
+			if code := codeOf(t, <-rows); code != "57014" {
+				t.Fatalf("cancelled: %s", code)
+			}
+			b.exec("rollback; begin; update u set v=v+1")
+			go func() { _, _, err := b.simpleQ(q); rows <- err }()
+			until(t, "b waits again", func() bool { return b.waitingFor() == waitRows })
+			e.db.setHold(false)
+			if err := errors.Join(<-first, <-rows); err != nil {
+				t.Fatal(err)
+			}
+			e.db.setHold(true)
+			b.is(q, "2") // seen once, no more waiting
+			e.db.setHold(false)
+			b.exec("commit")
+		})
+	}
+}
