@@ -82,7 +82,7 @@ type Config struct {
 	SendNum int
 	Recent  int // RLOG_SEND_APPLY_MON; default 64
 	// NoticeDelay is how long a hardened position waits for the next package to
-	// carry it before a notice of its own goes out; default 1 ms.
+	// carry it before a notice of its own goes out; default 5 ms.
 	NoticeDelay time.Duration
 	// ClaimTimeout bounds how long SetState Invalid tries to tell a standby
 	// that may be dead; default 1 s.
@@ -147,7 +147,7 @@ func New(cfg Config) *Shipper {
 		cfg.Recent = 64
 	}
 	if cfg.NoticeDelay <= 0 {
-		cfg.NoticeDelay = time.Millisecond
+		cfg.NoticeDelay = 5 * time.Millisecond
 	}
 	if cfg.ClaimTimeout <= 0 {
 		cfg.ClaimTimeout = time.Second

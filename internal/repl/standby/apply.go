@@ -12,6 +12,8 @@ import (
 const (
 	batchNum   = 512
 	batchBytes = 16 << 20
+	// gatherBytes of redo in the queue are a batch worth a sync of its own.
+	gatherBytes = 1 << 20
 )
 
 // applyLoop feeds the engine.
@@ -22,12 +24,44 @@ func (r *Receiver) applyLoop() {
 			return
 		case <-r.wake:
 		}
-		for r.applyOne() {
+		for r.gather(); r.applyOne(); r.gather() {
 			if r.ctx.Err() != nil {
 				return
 			}
 		}
 	}
+}
+
+// gather waits for packages that may share a batch, so that a stream of small
+// ones does not cost a sync each, on the disk and the processors that the next
+// acknowledgement needs. Packages in the queue are in the primary's log. It does
+// not wait when somebody waits for replay or for room in the queue.
+func (r *Receiver) gather() {
+	if r.cfg.ApplyDelay < 0 {
+		return
+	}
+	r.mu.Lock()
+	r.gathering = !r.urgent()
+	wait := r.gathering
+	r.mu.Unlock()
+	if !wait {
+		return
+	}
+	t := r.cfg.Clock.NewTimer(r.cfg.ApplyDelay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.wake:
+	case <-r.ctx.Done():
+	}
+	r.mu.Lock()
+	r.gathering = false
+	r.mu.Unlock()
+}
+
+// urgent tells, under the lock, whether the queue must not wait for more.
+func (r *Receiver) urgent() bool {
+	return len(r.waiters) > 0 || len(r.held) > 0 || len(r.queue) >= batchNum || r.mem >= gatherBytes || r.full() || r.failed != nil
 }
 
 // applyOne takes one batch through the engine and gives the answers that are

@@ -64,8 +64,11 @@ type Config struct {
 	BufNum      int           // REDOS_BUF_NUM; 0 no limit
 	MaxDelay    time.Duration // REDOS_MAX_DELAY; 0 no limit
 	Recent      int           // RLOG_SEND_APPLY_MON; default 64
-	Clock       clock.Clock
-	Log         *slog.Logger
+	// ApplyDelay is how long packages that nobody waits for may gather for one
+	// write of the log and one replay; default 3 ms, negative: they do not.
+	ApplyDelay time.Duration
+	Clock      clock.Clock
+	Log        *slog.Logger
 	// OnHalt is called once when replay failed or hangs: the standby must stop.
 	OnHalt func(error)
 	// OnChange is called after changes the watcher waits for: claim, kept
@@ -82,24 +85,25 @@ type Receiver struct {
 	wg   sync.WaitGroup
 	wake chan struct{}
 
-	mu       sync.Mutex
-	kept     *item
-	queue    []*item
-	inflight []*item // in AppendForeign
-	mem      int64   // bytes of queue and inflight
-	last     *item   // newest item queued, while it is not superseded by the engine's own state
-	released *item   // newest item ever released: a repetition of it is acknowledged again
-	since    time.Time
-	held     []func(error) // acknowledgements waiting for room in the queue
-	waiters  []waiter
-	frozen   bool
-	failed   error
-	halted   bool
-	claim    Claim
-	stats    Stats
-	recvRing ring
-	applRing ring
-	waitRing ring
+	mu        sync.Mutex
+	kept      *item
+	queue     []*item
+	inflight  []*item // in AppendForeign
+	mem       int64   // bytes of queue and inflight
+	last      *item   // newest item queued, while it is not superseded by the engine's own state
+	released  *item   // newest item ever released: a repetition of it is acknowledged again
+	since     time.Time
+	held      []func(error) // acknowledgements waiting for room in the queue
+	waiters   []waiter
+	frozen    bool
+	gathering bool // applyLoop waits for a larger batch
+	failed    error
+	halted    bool
+	claim     Claim
+	stats     Stats
+	recvRing  ring
+	applRing  ring
+	waitRing  ring
 }
 
 // item is one package accepted.
@@ -158,6 +162,9 @@ func New(cfg Config) *Receiver {
 	}
 	if cfg.Recent <= 0 {
 		cfg.Recent = 64
+	}
+	if cfg.ApplyDelay == 0 {
+		cfg.ApplyDelay = 3 * time.Millisecond
 	}
 	if cfg.OnHalt == nil {
 		cfg.OnHalt = func(error) {}
@@ -378,7 +385,11 @@ func (r *Receiver) push(it *item) {
 	r.kick()
 }
 
+// kick wakes applyLoop, under the lock; not out of gather without need.
 func (r *Receiver) kick() {
+	if r.gathering && !r.urgent() {
+		return
+	}
 	select {
 	case r.wake <- struct{}{}:
 	default:

@@ -90,7 +90,7 @@ func pending(t *testing.T, ch chan result) {
 func receiver(t *testing.T, change func(*standby.Config)) (*standby.Receiver, *repltest.Engine) {
 	e := repltest.NewEngine("B", base.ModeStandby)
 	e.Set(base.ModeStandby, base.StatusOpen)
-	c := standby.Config{Engine: e, PmntMagic: repltest.Magic, Log: repltest.Quiet}
+	c := standby.Config{Engine: e, PmntMagic: repltest.Magic, Log: repltest.Quiet, ApplyDelay: -1}
 	if change != nil {
 		change(&c)
 	}
@@ -577,6 +577,35 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 		refused(t, ch, standby.CodeState)
 		if err := r.Drain(context.Background()); err == nil {
 			t.Fatal("drained after close")
+		}
+	})
+}
+
+// TestGather: packages nobody waits for are replayed together after
+// ApplyDelay, acknowledged at once; whoever waits for replay ends the delay.
+func TestGather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, e := receiver(t, func(c *standby.Config) { c.ApplyDelay = 3 * time.Millisecond })
+		c := &chain{}
+		first := c.open("one")
+		must(t, offer(r, "A", c.head(mal.KindRealtime), first))
+		for range 9 {
+			must(t, offer(r, "A", c.head(mal.KindRealtime), c.next()))
+		}
+		if n := len(e.Log()); n != 0 {
+			t.Fatalf("%d packages logged before the delay is over", n)
+		}
+		time.Sleep(3 * time.Millisecond)
+		synctest.Wait()
+		if n := len(e.Log()); n != 9 {
+			t.Fatalf("%d packages logged after it, want 9", n)
+		}
+		start := time.Now()
+		if err := r.ApplyKeep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(e.Log()); n != 10 || time.Since(start) != 0 {
+			t.Fatalf("takeover: %d packages logged after %v", n, time.Since(start))
 		}
 	})
 }
