@@ -9,7 +9,7 @@ import (
 )
 
 // AppendForeign takes packages of the primary on a database in Standby mode,
-// Open or Mount: online log (one sync for all), local archive, replay; readers
+// Open, Mount or Suspend (what was accepted before is logged all the same): online log (one sync for all), local archive, replay; readers
 // see each package as a whole (G6).
 //
 // Before anything changes it checks that the packages continue the database:
@@ -30,7 +30,7 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 		return halted
 	case e.ctx.Err() != nil || st == base.StatusShutdown:
 		return ErrClosed
-	case mode != base.ModeStandby || st != base.StatusOpen && st != base.StatusMount:
+	case mode != base.ModeStandby || st != base.StatusOpen && st != base.StatusMount && st != base.StatusSuspend:
 		return fmt.Errorf("append packages of another database: mode is %v, status %v: %w", mode, st, ErrStatus)
 	}
 	if len(pkgs) == 0 {

@@ -149,3 +149,23 @@ func TestStandbyPowerCuts(t *testing.T) {
 	samePages(t, d.e, e)
 	t.Logf("%d power cuts, %d packages", n, len(pkgs))
 }
+
+// TestStandbySuspended: what a standby had accepted before it was suspended, or
+// went to Mount, gets into its log.
+func TestStandbySuspended(t *testing.T) {
+	_, pkgs := primaryPackages(t, 5)
+	e, _ := newStandby(t)
+	e.Suspend("asked")
+	if err := e.AppendForeign(t.Context(), pkgs[:2]); err != nil {
+		t.Fatalf("in Suspend: %v", err)
+	}
+	if err := errors.Join(e.OpenDatabase(t.Context()), e.MountDatabase(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.AppendForeign(t.Context(), pkgs[2:3]); err != nil {
+		t.Fatalf("in Mount: %v", err)
+	}
+	if got, want := e.Positions().Replay, pkgs[2].Pos(); got != want {
+		t.Fatalf("at %v, want %v", got, want)
+	}
+}
