@@ -3,6 +3,7 @@ package base
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code is an error code of the manual (10.2.8), negative; 0 is success, and
@@ -30,4 +31,15 @@ func CodeOf(err error, def Code) Code {
 		return e.Code
 	}
 	return def
+}
+
+// TextOf is the text of an error without the code it carries at its end, for
+// answers in which the code travels beside the text.
+func TextOf(err error) string {
+	text := err.Error()
+	var e *Error
+	if errors.As(err, &e) {
+		text = strings.TrimSuffix(text, fmt.Sprintf(" [code %d]", e.Code))
+	}
+	return text
 }

@@ -281,7 +281,7 @@ func (p *dwPort) commands(ctx context.Context, r *wire.Reader, c *dwConn, wg *sy
 			defer wg.Done()
 			var rep proto.InstanceReply
 			if err := p.inst.execute(ctx, cmd); err != nil {
-				rep.Code, rep.Msg = base.CodeOf(err, codeFailed), err.Error()
+				rep.Code, rep.Msg = base.CodeOf(err, codeFailed), base.TextOf(err)
 			}
 			rep.Status = p.inst.status()
 			b, err := json.Marshal(rep)

@@ -323,7 +323,7 @@ func (x *m) remoteReply(e RemoteReply) {
 	}
 	err := e.Err
 	if err == "" && e.Reply.Code != 0 {
-		err = fmt.Sprintf("%s [code %d]", e.Reply.Msg, e.Reply.Code)
+		err = refusal(e.Reply.Code, e.Reply.Msg)
 	}
 	switch p.kind {
 	case pendAsk:
@@ -344,10 +344,10 @@ func (x *m) instReply(e InstReply) {
 	}
 	err := e.Err
 	if err == "" && e.Reply.Code != 0 {
-		err = fmt.Sprintf("%s [code %d]", e.Reply.Msg, e.Reply.Code)
+		err = refusal(e.Reply.Code, e.Reply.Msg)
 	}
 	if err != "" {
-		x.log("order failed", "cmd", p.cmd, "error", err)
+		x.log("order failed", "cmd", p.cmd, "error", err, "code", e.Reply.Code)
 	}
 	switch p.kind {
 	case pendProc:
@@ -359,6 +359,14 @@ func (x *m) instReply(e InstReply) {
 	case pendPlain:
 		x.plainReply(p, e.Reply.Code, err)
 	}
+}
+
+// refusal is the text of an answer with an error code, which travels beside it.
+func refusal(code base.Code, msg string) string {
+	if msg == "" {
+		return fmt.Sprintf("refused with code %d", code)
+	}
+	return msg
 }
 
 func (x *m) ctlSaved(e CtlSaved) {
