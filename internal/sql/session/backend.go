@@ -57,6 +57,9 @@ type Database interface {
 	LockWrite(ctx context.Context, h Handle) error
 	UnlockWrite(h Handle)
 	WaitHardened(ctx context.Context, lsn base.LSN) error
+	// Flight is closed when the commits that are being hardened now are; nil
+	// when there are none.
+	Flight() <-chan struct{}
 }
 
 // Admin does what statements ask of the server itself.
@@ -149,6 +152,11 @@ func New(cfg Config) *Backend {
 
 // standby reports whether the database takes no writes.
 func (b *Backend) standby() bool { return b.cfg.DB.Mode() == base.ModeStandby }
+
+// noWrites is what drivers are told that look for the database that takes
+// writes: a standby does not, nor does a primary that is not open yet, or no
+// longer.
+func (b *Backend) noWrites() bool { return b.standby() || !isOpen(b.cfg.DB.Status()) }
 
 // tables reports whether tables can be used: status Open or Suspend and no
 // Quiesce under way.

@@ -341,7 +341,7 @@ func (s *Session) announceMode() {
 	if s.notify == nil {
 		return
 	}
-	on := onOff(s.b.standby())
+	on := onOff(s.b.noWrites())
 	if s.vars.hotStandby != on {
 		s.vars.hotStandby = on
 		s.notify.ParameterChanged("in_hot_standby", on)
@@ -362,7 +362,7 @@ func onOff(b bool) string {
 func (s *Session) Parameters() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.vars.hotStandby = onOff(s.b.standby())
+	s.vars.hotStandby = onOff(s.b.noWrites())
 	m := map[string]string{}
 	for _, p := range reported {
 		m[p] = s.show(p)

@@ -268,12 +268,12 @@ func (s *Session) show(name string) string {
 	name = strings.ToLower(name)
 	switch name {
 	case "in_hot_standby":
-		return onOff(s.b.standby())
+		return onOff(s.b.noWrites())
 	case "transaction_read_only":
-		return onOff(s.b.standby() || s.tx.active && s.tx.readOnly || !s.tx.active && s.vars.get("default_transaction_read_only") == "on")
+		return onOff(s.b.noWrites() || s.tx.active && s.tx.readOnly || !s.tx.active && s.vars.get("default_transaction_read_only") == "on")
 	case "default_transaction_read_only":
 		if !s.vars.isSet(name) {
-			return onOff(s.b.standby())
+			return onOff(s.b.noWrites())
 		}
 	case "transaction_isolation":
 		if s.tx.active {
