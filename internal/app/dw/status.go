@@ -262,7 +262,8 @@ func (s *System) startOne(ctx context.Context, p process, out io.Writer) error {
 	}
 	err := s.withLoginOrNot(ctx, func(m *dwmon.Monitor) error {
 		// INST_AUTO_RESTART is on: turning the guarding on again starts it.
-		if err := m.StartupWatch(ctx, s.Group, p.name); err != nil {
+		// Code 100: it is on already, and the watcher starts it by itself.
+		if err := m.StartupWatch(ctx, s.Group, p.name); err != nil && dwmon.CodeOf(err) != 100 {
 			return err
 		}
 		if g := group(m.Snapshot()); g != nil && g.Primary != "" && !strings.EqualFold(g.Primary, p.name) && m.LoggedIn() != "" {
