@@ -37,10 +37,10 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 	for _, a := range args {
 		key, value, isPair := strings.Cut(a, "=")
 		switch {
-		case strings.EqualFold(a, "help"), a == "-h", a == "--help":
+		case strings.EqualFold(a, "help"), a == "-h", a == "-help", a == "--help":
 			fmt.Fprint(out, usage)
 			return exitOK
-		case strings.EqualFold(a, "version"), a == "--version":
+		case strings.EqualFold(a, "version"), a == "-version", a == "--version":
 			fmt.Fprintln(out, versionLine())
 			return exitOK
 		case strings.EqualFold(a, "mount"):

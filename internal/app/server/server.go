@@ -47,6 +47,9 @@ const (
 	stopHalt            // something is broken: end at once with an error
 )
 
+// abortTime bounds how long an immediate end may take.
+const abortTime = 5 * time.Second
+
 // drainTime bounds how long an ending standby replays what it has acknowledged.
 const drainTime = 15 * time.Second
 
@@ -86,6 +89,7 @@ type Server struct {
 	stopCh   chan struct{}
 	stopHow  stopKind
 	stopWhy  string
+	patience time.Duration // with an immediate end
 
 	suspendMu    sync.Mutex
 	suspendTimer *time.Timer
@@ -123,7 +127,7 @@ func Run(ctx context.Context, cfg *config.Instance, o Options) error {
 
 func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err error) {
 	s := &Server{cfg: cfg, name: cfg.DM.InstanceName, log: o.Log, clock: o.Clock, fs: o.FS, pid: os.Getpid(),
-		started: time.Now(), stopCh: make(chan struct{})}
+		started: time.Now(), stopCh: make(chan struct{}), patience: abortTime}
 	if s.fs == nil {
 		s.fs = vfs.OS{}
 	}
@@ -368,10 +372,7 @@ func (s *Server) end() error {
 	s.cancelSends()
 	// In Suspend nothing can be hardened: only an abort leads out.
 	if s.stopHow != stopNormal || s.eng.Status() == base.StatusSuspend {
-		s.eng.Abort()
-		s.pg.Close()
-		s.closePorts()
-		s.closeReplication()
+		s.abort()
 		if s.stopHow == stopHalt {
 			return fmt.Errorf("%w: %s", ErrHalted, s.stopWhy)
 		}
@@ -397,6 +398,27 @@ func (s *Server) end() error {
 	}
 	s.log.Info("instance ended normally")
 	return nil
+}
+
+// abort ends everything at once. A disk that hangs, perhaps the very reason
+// for the halt, must not keep the process alive: it is not waited for longer
+// than patience.
+func (s *Server) abort() {
+	done := make(chan struct{})
+	go func() { // outlives this call only when a disk hangs; the process ends then
+		defer close(done)
+		s.eng.Abort()
+		s.pg.Close()
+		s.closePorts()
+		s.closeReplication()
+	}()
+	t := s.clock.NewTimer(s.patience)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		s.log.Error("something does not stop; ending all the same", "after", s.patience)
+	}
 }
 
 func (s *Server) closePorts() {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,13 +99,15 @@ func (p *pair) write(n string) {
 	}
 }
 
-func (p *pair) start(n string) *Server {
+func (p *pair) start(n string) *Server { return p.startOn(n, vfs.OS{}) }
+
+func (p *pair) startOn(n string, fs vfs.FS) *Server {
 	p.t.Helper()
 	cfg, err := config.LoadInstance(filepath.Join(p.dir, n, "dm.ini"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	s, err := start(p.t.Context(), cfg, Options{Log: slog.New(slog.DiscardHandler)})
+	s, err := start(p.t.Context(), cfg, Options{FS: fs, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -333,4 +336,53 @@ func TestAlterDatabaseOfGoneClient(t *testing.T) {
 	if st := p.a.eng.Status(); st != base.StatusOpen {
 		t.Fatalf("status %v", st)
 	}
+}
+
+// hanging is a disk whose writes to the online log wait while gate is held.
+type hanging struct {
+	vfs.FS
+	gate *sync.RWMutex
+}
+
+type hangingFile struct {
+	vfs.File
+	gate *sync.RWMutex
+}
+
+func (h hanging) Open(path string) (vfs.File, error) {
+	f, err := h.FS.Open(path)
+	if err == nil && strings.HasSuffix(path, ".log") {
+		f = hangingFile{f, h.gate}
+	}
+	return f, err
+}
+
+func (h hangingFile) WriteAt(b []byte, off int64) (int, error) {
+	h.gate.RLock()
+	defer h.gate.RUnlock()
+	return h.File.WriteAt(b, off)
+}
+
+// TestHaltWithHangingDisk: the process ends although its disk does not answer.
+func TestHaltWithHangingDisk(t *testing.T) {
+	p := newPair(t)
+	if err := p.end(p.b, stopAbort); err != nil {
+		t.Fatal(err)
+	}
+	var gate sync.RWMutex
+	p.b = p.startOn("B", hanging{vfs.OS{}, &gate})
+	p.open()
+	gate.Lock()
+	p.commit(p.a, 1)
+	p.commit(p.a, 2)
+	p.until("B replays", func() bool { return p.b.recv.Info().NTask > 0 })
+	p.b.patience = 20 * time.Millisecond
+	if err := p.end(p.b, stopHalt); !errors.Is(err, ErrHalted) {
+		t.Fatal(err)
+	}
+	gate.Unlock()
+	p.until("it lets go of its files", func() bool {
+		l, err := vfs.OS{}.Lock(filepath.Join(p.dir, "B", engine.LockName))
+		return err == nil && l.Close() == nil
+	})
 }
