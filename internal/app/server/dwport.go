@@ -53,9 +53,11 @@ type dwPort struct {
 	mu        sync.Mutex
 	conns     map[*dwConn]struct{}
 	lastHeard time.Time // of any watcher, any frame
-	seq       uint64
 	closed    bool
 	wg        sync.WaitGroup
+
+	sampling sync.Mutex
+	seq      uint64
 }
 
 type dwConn struct {
@@ -146,12 +148,20 @@ func (p *dwPort) heard() {
 	p.mu.Unlock()
 }
 
-func (p *dwPort) sendStatus(c *dwConn) error {
+// sample takes a status with a number. Numbers rise with the moments they
+// speak of, whichever of messages and replies is written first: a watcher must
+// not take an older state for the newest one.
+func (p *dwPort) sample() proto.InstanceStatus {
+	p.sampling.Lock()
+	defer p.sampling.Unlock()
 	st := p.inst.status()
-	p.mu.Lock()
 	p.seq++
 	st.Seq = p.seq
-	p.mu.Unlock()
+	return st
+}
+
+func (p *dwPort) sendStatus(c *dwConn) error {
+	st := p.sample()
 	b, err := json.Marshal(st)
 	if err != nil {
 		return err
@@ -283,7 +293,7 @@ func (p *dwPort) commands(ctx context.Context, r *wire.Reader, c *dwConn, wg *sy
 			if err := p.inst.execute(ctx, cmd); err != nil {
 				rep.Code, rep.Msg = base.CodeOf(err, codeFailed), base.TextOf(err)
 			}
-			rep.Status = p.inst.status()
+			rep.Status = p.sample()
 			b, err := json.Marshal(rep)
 			if err != nil {
 				p.log.Error("watcher port: reply", "err", err)
