@@ -72,7 +72,7 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(out, usage)
 		return nil
-	case "version":
+	case "version", "-version", "--version":
 		fmt.Fprintln(out, versionLine())
 		return nil
 	case "up":

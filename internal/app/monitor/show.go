@@ -142,18 +142,24 @@ func (c *Console) list(a args) error {
 		return err
 	}
 	flag := map[bool]int{true: 1}
+	oguid := map[string]uint32{}
+	for _, g := range c.M.Snapshot().Groups {
+		for _, d := range g.Databases {
+			oguid[d.Name] = g.OGUID
+		}
+	}
 	for _, d := range ds {
 		if d.Heard.IsZero() {
 			continue
 		}
 		k := d.Config
 		if c.JSON {
-			c.json(map[string]any{"iname": d.Name, "config": k})
+			c.json(map[string]any{"iname": d.Name, "inst_oguid": oguid[d.Name], "config": k})
 			continue
 		}
 		c.grid(table.Row{"INAME " + d.Name, ""},
 			table.Row{"DW_TYPE", k.Type}, table.Row{"DW_MODE", k.Mode}, table.Row{"DW_ERROR_TIME", k.ErrorTime},
-			table.Row{"INST_ERROR_TIME", k.InstErrorTime}, table.Row{"INST_RECOVER_TIME", k.RecoverTime}, table.Row{"INST_INI", k.IniPath},
+			table.Row{"INST_ERROR_TIME", k.InstErrorTime}, table.Row{"INST_RECOVER_TIME", k.RecoverTime}, table.Row{"INST_OGUID", oguid[d.Name]}, table.Row{"INST_INI", k.IniPath},
 			table.Row{"INST_AUTO_RESTART", flag[k.AutoRestart]}, table.Row{"INST_STARTUP_CMD", k.StartupCmd},
 			table.Row{"INST_SERVICE_IP_CHECK", flag[k.ServiceIPCheck]}, table.Row{"RLOG_SEND_THRESHOLD", k.RlogSendThreshold},
 			table.Row{"RLOG_APPLY_THRESHOLD", k.RlogApplyThreshold}, table.Row{"DW_RECONNECT", flag[k.Reconnect]}, table.Row{"DW_FAILOVER_FORCE", flag[k.FailoverForce]})

@@ -23,6 +23,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -351,9 +352,24 @@ func (m *Monitor) WaitReady(ctx context.Context) error {
 	n, _ := heard()
 	m.mu.Unlock()
 	if n == 0 {
-		return base.Errorf(CodeNoWatcher, "no watcher could be reached; perhaps none is running")
+		return base.Errorf(CodeNoWatcher, "no watcher could be reached; perhaps none is running%s", m.linkErrors())
 	}
 	return nil
+}
+
+// linkErrors says why each watcher could not be reached.
+func (m *Monitor) linkErrors() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	for _, g := range m.groups {
+		for _, l := range g.links {
+			if l.lastErr != "" {
+				fmt.Fprintf(&b, "\n  %s: %s", l.addr, l.lastErr)
+			}
+		}
+	}
+	return b.String()
 }
 
 // ticker passes time to the decisions and to the periodic log.

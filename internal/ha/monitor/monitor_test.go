@@ -300,8 +300,8 @@ func TestNoWatcher(t *testing.T) {
 	m := g.open(t, nil)
 	ctx, cancel := contextTimeout(t, 100*time.Millisecond)
 	defer cancel()
-	if err := m.WaitReady(ctx); base.CodeOf(err, 0) != CodeNoWatcher {
-		t.Fatalf("error %v", err)
+	if err := m.WaitReady(ctx); base.CodeOf(err, 0) != CodeNoWatcher || !strings.Contains(err.Error(), ": connecting: ") {
+		t.Fatalf("error %v, want %d with the reason", err, CodeNoWatcher)
 	}
 }
 

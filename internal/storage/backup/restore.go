@@ -452,8 +452,14 @@ func setAside(fsys vfs.FS, dir string) error {
 	}
 }
 
-// CheckData reads every page of a stopped database's data files.
+// CheckData reads every page of a stopped database's data files. A running
+// one is refused: its pages are being written.
 func CheckData(ctx context.Context, fsys vfs.FS, t Target) (pages int64, err error) {
+	l, err := t.lock(fsys)
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
 	c, err := ctl.LoadPending(fsys, t.CtlPath)
 	if err != nil {
 		return 0, err

@@ -65,7 +65,9 @@ func (st style) show(w io.Writer, r *pgconn.ResultReader) (int, error) {
 		}
 	}
 	if t == nil && rows == 0 && st.table && !st.expanded {
-		t = newTable(w, fields)
+		if _, err := r.Close(); err == nil { // nothing of a query that failed
+			t = newTable(w, fields)
+		}
 	}
 	if t != nil {
 		t.Render()
