@@ -26,6 +26,11 @@ const (
 	// commonPatience is how long the common commit may wait for room in the redo
 	// buffer: the sessions in it cannot be cancelled one by one meanwhile.
 	commonPatience = 100 * time.Millisecond
+	// While a package is on its way a commit gains nothing from being early: it
+	// waits for company until the package has landed, so many jobs are there, or
+	// gatherLimit has passed.
+	gatherJobs  = 16
+	gatherLimit = 2 * time.Millisecond
 )
 
 // job is a statement that waits for the write lock; the session that waits with
@@ -67,6 +72,9 @@ func (st *Stmt) shared() bool {
 // gate, which is free afterwards.
 func (b *Backend) runJobs(own *job) {
 	own.state.Store(jobTaken)
+	if landed := b.cfg.DB.Flight(); landed != nil {
+		b.gate.gather(own.p.s.ctx, gatherJobs, landed, gatherLimit)
+	}
 	c, err := own.p.s.lockStore(nil)
 	if err != nil {
 		own.err = err

@@ -14,6 +14,7 @@ type Engine interface {
 	Status() base.Status
 	Store() *pagestore.Store
 	WaitHardened(ctx context.Context, lsn base.LSN) error
+	Flight() <-chan struct{}
 }
 
 // FromEngine makes a Database of a storage engine.

@@ -18,6 +18,8 @@ type gate struct {
 	mu      sync.Mutex
 	held    bool
 	waiters []waiter
+	want    int           // see gather; 0: nobody gathers
+	enough  chan struct{} // capacity 1
 }
 
 // waiter is a place in the queue.
@@ -54,6 +56,10 @@ func (g *gate) enter(ctx context.Context, limit time.Duration, w waiter) (mine b
 		return true, nil
 	}
 	g.waiters = append(g.waiters, w)
+	if g.want > 0 && (len(g.waiters) >= g.want || w.job == nil) {
+		g.want = 0
+		g.enough <- struct{}{}
+	}
 	g.mu.Unlock()
 	var expired <-chan time.Time
 	if limit > 0 {
@@ -91,6 +97,35 @@ func (g *gate) enter(ctx context.Context, limit time.Duration, w waiter) (mine b
 		return false, reason
 	}
 	return false, nil
+}
+
+// gather lets the owner of the gate wait until n jobs are queued, or somebody
+// whose work cannot be combined, or until is closed, limit passed or ctx done.
+func (g *gate) gather(ctx context.Context, n int, until <-chan struct{}, limit time.Duration) {
+	g.mu.Lock()
+	if len(g.waiters) >= n || slices.ContainsFunc(g.waiters, func(w waiter) bool { return w.job == nil }) {
+		g.mu.Unlock()
+		return
+	}
+	if g.enough == nil {
+		g.enough = make(chan struct{}, 1)
+	}
+	g.want = n
+	g.mu.Unlock()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-g.enough:
+		return
+	case <-until:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	if g.want = 0; len(g.enough) > 0 {
+		<-g.enough
+	}
+	g.mu.Unlock()
 }
 
 // jobs takes jobs from the head of the queue, up to n and to the first waiter

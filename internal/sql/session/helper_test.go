@@ -30,6 +30,8 @@ type testDB struct {
 	cond *sync.Cond
 	lsn  base.LSN
 	hold bool
+
+	flight chan struct{}
 }
 
 func newTestDB(tb testing.TB) *testDB {
@@ -82,6 +84,7 @@ func (d *testDB) Commit(_ []byte, lsn base.LSN) {
 		d.cond.Broadcast()
 	}
 }
+func (d *testDB) Flight() <-chan struct{} { return d.flight }
 func (d *testDB) WaitHardened(ctx context.Context, lsn base.LSN) error {
 	stop := context.AfterFunc(ctx, d.cond.Broadcast)
 	defer stop()

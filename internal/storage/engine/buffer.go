@@ -148,6 +148,16 @@ func (b *redoBuffer) add(ptx []byte, lsn base.LSN, open *base.OpenRecord) {
 	b.bytes += len(ptx)
 }
 
+// waiting counts the PTXs of the package to come.
+func (b *redoBuffer) waiting() uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.segs) == 0 {
+		return 0
+	}
+	return b.segs[0].n
+}
+
 // take gives the oldest segment to the flusher.
 func (b *redoBuffer) take() *segment {
 	b.mu.Lock()
@@ -210,6 +220,22 @@ func (b *redoBuffer) waitFor(lsn base.LSN) chan struct{} {
 		b.moved = make(chan struct{})
 	}
 	return b.moved
+}
+
+// Flight returns a channel that is closed when the package under way has been
+// hardened, nil when none is under way.
+func (e *Engine) Flight() <-chan struct{} {
+	b := &e.buf
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.flying
+	if s == nil {
+		return nil
+	}
+	if s.done == nil {
+		s.done = make(chan struct{})
+	}
+	return s.done
 }
 
 // WaitHardened waits until lsn is hardened: the moment at which a commit may be

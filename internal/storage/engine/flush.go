@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"syscall"
 
 	"datawatch/internal/base"
 	"datawatch/internal/storage/redo"
 	"datawatch/internal/storage/rlog"
 )
+
+// gatherTurns bounds how often gather looks again.
+const gatherTurns = 8
 
 // stage is how far a package has come.
 type stage uint8
@@ -58,6 +62,7 @@ func (e *Engine) flushOne() bool {
 	defer e.setBusy(false)
 	p := e.pending
 	if p == nil {
+		e.gather()
 		seg := e.buf.take()
 		if seg == nil {
 			return false
@@ -91,6 +96,20 @@ func (e *Engine) flushOne() bool {
 	}
 	e.pending = nil
 	return true
+}
+
+// gather lets sessions that can run commit first, as long as that makes the next
+// package larger: a package costs a round trip, a sync and several wake-ups,
+// whatever it holds. With nobody to run it costs nothing.
+func (e *Engine) gather() {
+	for n, i := e.buf.waiting(), 0; i < gatherTurns && n > 0; i++ {
+		runtime.Gosched()
+		m := e.buf.waiting()
+		if m == n {
+			return
+		}
+		n = m
+	}
 }
 
 func (e *Engine) setBusy(b bool) {

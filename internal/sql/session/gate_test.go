@@ -1,0 +1,145 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// enterAll queues n waiters, the i-th with a job when jobs[i].
+func enterAll(g *gate, jobs ...bool) (mine chan int) {
+	mine = make(chan int, len(jobs))
+	for i, j := range jobs {
+		w := waiter{turn: make(chan bool, 1)}
+		if j {
+			w.job = &job{}
+		}
+		go func() {
+			if ok, err := g.enter(context.Background(), 0, w); ok && err == nil {
+				mine <- i
+			} else {
+				mine <- -1
+			}
+		}()
+		synctest.Wait()
+	}
+	return mine
+}
+
+// TestGather: what ends the wait for company, and when.
+func TestGather(t *testing.T) {
+	const limit = time.Second
+	for _, c := range []struct {
+		name   string
+		before []bool // queued before gather
+		after  []bool // one every 10 ms from then on
+		land   time.Duration
+		cancel time.Duration
+		want   time.Duration
+	}{
+		{name: "enough already", before: []bool{true, true, true}, want: 0},
+		{name: "somebody else waits already", before: []bool{false}, want: 0},
+		{name: "enough later", after: []bool{true, true, true, true}, want: 30 * time.Millisecond},
+		{name: "somebody else comes", before: []bool{true}, after: []bool{false}, want: 10 * time.Millisecond},
+		{name: "the package lands", before: []bool{true}, land: 5 * time.Millisecond, want: 5 * time.Millisecond},
+		{name: "cancelled", cancel: 7 * time.Millisecond, want: 7 * time.Millisecond},
+		{name: "limit", before: []bool{true}, want: limit},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := &gate{}
+				if !g.tryLock() {
+					t.Fatal("new gate is held")
+				}
+				n := len(c.before) + len(c.after)
+				mine := make(chan int, n)
+				if len(c.before) > 0 {
+					mine = enterAll(g, c.before...)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				land := make(chan struct{})
+				if c.land > 0 {
+					time.AfterFunc(c.land, func() { close(land) })
+				}
+				if c.cancel > 0 {
+					time.AfterFunc(c.cancel, cancel)
+				}
+				var late []chan int
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for _, j := range c.after {
+						time.Sleep(10 * time.Millisecond)
+						late = append(late, enterAll(g, j))
+					}
+				}()
+				start := time.Now()
+				g.gather(ctx, 3, land, limit)
+				if d := time.Since(start); d != c.want {
+					t.Errorf("gathered for %v, want %v", d, c.want)
+				}
+				<-done
+				g.gather(ctx, 0, nil, limit) // nothing is left over from before
+				for range n {                // hand the gate through
+					g.unlock()
+					synctest.Wait()
+				}
+				got := 0
+				for _, ch := range append(late, mine) {
+					for len(ch) > 0 && <-ch >= 0 {
+						got++
+					}
+				}
+				if got != n {
+					t.Errorf("%d of %d waiters got the gate", got, n)
+				}
+			})
+		})
+	}
+}
+
+// TestGateWithdraw: a waiter that gives up leaves neither its job nor the gate
+// behind.
+func TestGateWithdraw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{}
+		g.tryLock()
+		ctx, cancel := context.WithCancel(t.Context())
+		w := waiter{turn: make(chan bool, 1), job: &job{}}
+		res := make(chan error, 1)
+		enter := func() { _, err := g.enter(ctx, 0, w); res <- err }
+		go enter()
+		synctest.Wait()
+		taken := g.jobs(nil, 8)
+		if len(taken) != 1 {
+			t.Fatalf("%d jobs", len(taken))
+		}
+		cancel()
+		if err := <-res; !errors.Is(err, context.Canceled) || w.job.take() {
+			t.Fatalf("%v; a withdrawn job can be run", err)
+		}
+		// Running already: the result counts, not the cancelling.
+		w = waiter{turn: make(chan bool, 1), job: &job{}}
+		ctx, cancel = context.WithCancel(t.Context())
+		go enter()
+		synctest.Wait()
+		taken = g.jobs(nil, 8)
+		if !taken[0].job.take() {
+			t.Fatal("job cannot be taken")
+		}
+		cancel()
+		synctest.Wait()
+		taken[0].turn <- false
+		if err := <-res; err != nil {
+			t.Fatal(err)
+		}
+		// Handed the gate while giving up: it goes on to the next.
+		g.unlock()
+		if !g.tryLock() {
+			t.Fatal("the gate is lost")
+		}
+	})
+}
