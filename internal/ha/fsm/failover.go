@@ -191,7 +191,7 @@ func (x *m) decideConfirm() {
 		return
 	}
 	x.nextReq++
-	x.confirmReq, x.confirmFor = x.nextReq, failed
+	x.confirmReq, x.confirmFor, x.confirmAsked = x.nextReq, failed, x.now
 	x.State.pend[x.nextReq] = pend{kind: pendConfirm, inst: mon, remote: "", cmd: "confirm"}
 	x.log("asking the confirm monitor", "monitor", mon, "failed", strings.Join(failed, ","))
 	x.acts = append(x.acts, AskConfirm{mon, x.nextReq, proto.ConfirmRequest{Status: x.Report(0, x.now), Failed: failed}})
@@ -272,6 +272,13 @@ func (x *m) confirmed(e ConfirmReply) {
 		return
 	}
 	x.confirmReq, x.confirmNext = 0, x.now.Add(confirmPause)
+	if e.Err == "" && x.now.Sub(x.confirmAsked) >= x.Cfg.ErrorTime {
+		// This host stood still, or the answer did: others may have given us up
+		// meanwhile (takeover force). The monitor knows; it is asked again.
+		x.confirmWhy = "its answer came after DW_ERROR_TIME only"
+		x.log("confirm monitor answered too late", "granted", e.Reply.Granted, "term", e.Reply.Term)
+		return
+	}
 	if e.Err != "" || !e.Reply.Granted {
 		x.confirmWhy = e.Reply.Why + e.Err
 		x.log("confirm monitor did not grant", "why", x.confirmWhy, "term", e.Reply.Term)

@@ -244,6 +244,7 @@ type State struct {
 
 	confirmSince time.Time
 	confirmReq   uint64
+	confirmAsked time.Time
 	confirmNext  time.Time
 	confirmWhy   string
 	confirmFor   []string
