@@ -36,6 +36,8 @@ const (
 	Unsupported             // Name: the feature
 	NoOp                    // Tag: accepted, does nothing
 	Copy                    // Copy
+	Batch                   // Tables: statements executed as one
+	AlterTable              // Name; Value: the constraint to add; Tables: columns of a primary key
 )
 
 // Modes are the options of BEGIN and SET TRANSACTION; "" and nil: not given.
@@ -75,6 +77,7 @@ type Statement struct {
 	Backup         BackupSpec
 	Copy           *CopySpec
 	Default, Local bool
+	IfExists       bool
 	Chain, Analyze bool
 	NoWait         bool
 	Select         bool // Call: written as SELECT F(...), so it returns a row
@@ -86,6 +89,7 @@ type Statement struct {
 	toks      []token
 	edits     []edit
 	casts     map[int]cast
+	refused   string // found while rewriting: the feature that is not supported
 }
 
 // parser walks the tokens of one statement.
@@ -163,6 +167,9 @@ func Parse(s string) (*Statement, error) {
 	if st.Kind == SQL {
 		if err := st.rewrite(); err != nil {
 			return nil, err
+		}
+		if st.refused != "" {
+			return unsupported(st.refused), nil
 		}
 	}
 	return st, nil
@@ -253,6 +260,10 @@ func (p *parser) parse() (*Statement, error) {
 			return p.alterDatabase()
 		case p.accept("USER"), p.accept("ROLE"):
 			return p.alterUser()
+		case p.accept("TABLE"):
+			if st := p.alterTable(); st != nil {
+				return st, nil
+			}
 		}
 	case "COPY":
 		return p.copyStmt()
@@ -269,6 +280,13 @@ func (p *parser) parse() (*Statement, error) {
 		if procedure(first) && (p.peek().is("(") || !p.more()) {
 			return p.call(first, "CALL", false)
 		}
+	}
+	if l := p.list(); l != nil {
+		tag := first.up + " " + strings.TrimSuffix(p.toks[1].up, ",")
+		if first.up == "TRUNCATE" {
+			tag = "TRUNCATE TABLE"
+		}
+		return &Statement{Kind: Batch, Tag: tag, Tables: l}, nil
 	}
 	p.i = 0
 	return p.sql()

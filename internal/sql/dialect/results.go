@@ -196,6 +196,7 @@ var functionTypes = map[string]uint32{
 	"SESSION_USER": Name, "CURRENT_DATABASE": Name, "CURRENT_CATALOG": Name, "CURRENT_SETTING": Text, "SET_CONFIG": Text,
 	"STRFTIME": Text, "DATE": Text, "TIME": Text, "DATETIME": Text, "CHAR": Text, "RANDOMBLOB": Bytea, "ZEROBLOB": Bytea,
 	"UNHEX": Bytea, "JSON": Text, "JSON_OBJECT": Text, "JSON_ARRAY": Text, "JSON_GROUP_ARRAY": Text, "PG_POSTMASTER_START_TIME": Timestamp, "PG_SLEEP": Void, "GEN_RANDOM_UUID": UUID,
+	"REPEAT": Text, "LEFT": Text, "RIGHT": Text, "LPAD": Text, "RPAD": Text, "REVERSE": Text, "SPLIT_PART": Text, "MD5": Text, "STRPOS": Int4, "DATE_TRUNC": Timestamp,
 }
 
 // typ is the type of the expression in tokens lo to hi. Operators are taken
@@ -341,7 +342,7 @@ func (st *Statement) call(i, hi int, resolve func(string) Type) Type {
 			return Type{Numeric, -1}
 		}
 		return Type{Mod: -1}
-	case "ABS", "MIN", "MAX", "COALESCE", "IFNULL", "NULLIF", "FIRST_VALUE", "LAST_VALUE", "LAG", "LEAD", "NTH_VALUE":
+	case "ABS", "MIN", "MAX", "GREATEST", "LEAST", "COALESCE", "IFNULL", "NULLIF", "FIRST_VALUE", "LAST_VALUE", "LAG", "LEAD", "NTH_VALUE":
 		return arg()
 	default:
 		return Type{functionTypes[name], -1}

@@ -158,8 +158,21 @@ func (st *Statement) rewrite() error {
 		t = st.forUpdate(t)
 	}
 	create := t[0].in("CREATE", "ALTER")
+	switch st.Tag {
+	case "CREATE TABLE", "CREATE UNLOGGED":
+		st.Tag = "CREATE TABLE"
+		st.refused = st.createTable(t)
+	case "CREATE INDEX":
+		if i := storageTail(t); i > 0 {
+			st.refused = st.dropTail(t, i)
+		}
+	}
 	for i := 0; i < len(t); i++ {
 		x := t[i]
+		if last, ok := st.pgSyntax(t, i); ok {
+			i = last
+			continue
+		}
 		afterDot := i > 0 && t[i-1].is(".")
 		next := func(s string) bool { return i+1 < len(t) && t[i+1].is(s) }
 		switch {
@@ -253,8 +266,17 @@ func (st *Statement) castAt(t []token, i int) (int, error) {
 	if st.casts == nil {
 		st.casts = map[int]cast{}
 	}
-	st.casts[next-1] = cast{from, typ}
+	st.casts[next-1] = cast{from, shown(typ)}
 	return next, nil
+}
+
+// shown is the type that clients see of a cast.
+func shown(t Type) Type {
+	switch t.OID {
+	case RegClass, RegType, RegProc, RegNamespace:
+		return Type{Text, -1}
+	}
+	return t
 }
 
 // castCall rewrites the type in CAST(x AS type) where SQLite would read
@@ -281,7 +303,7 @@ func (st *Statement) castCall(t []token, i int) {
 			if st.casts == nil {
 				st.casts = map[int]cast{}
 			}
-			st.casts[end] = cast{i, typ}
+			st.casts[end] = cast{i, shown(typ)}
 			return
 		}
 	}

@@ -34,6 +34,12 @@ const (
 	UUID        = 2950
 	JSONB       = 3802
 	Void        = 2278
+
+	// Names of objects: text to clients, numbers in comparisons.
+	RegProc      = 24
+	RegClass     = 2205
+	RegType      = 2206
+	RegNamespace = 4089
 )
 
 // typeNames maps type names as declared in tables and written in casts.
@@ -43,7 +49,7 @@ var typeNames = map[string]uint32{
 	"TINYINT": Int2, "SMALLINT": Int2, "INT2": Int2, "BYTE": Int2,
 	"INT": Int4, "INT4": Int4, "MEDIUMINT": Int4,
 	"INTEGER": Int8, "BIGINT": Int8, "INT8": Int8, "UNSIGNED BIG INT": Int8, "SERIAL": Int8, "BIGSERIAL": Int8,
-	"OID": OIDType, "REGCLASS": OIDType, "REGTYPE": OIDType, "REGPROC": OIDType,
+	"OID": OIDType, "REGCLASS": RegClass, "REGTYPE": RegType, "REGPROC": RegProc, "REGPROCEDURE": RegProc, "REGNAMESPACE": RegNamespace,
 	"REAL": Float4, "FLOAT4": Float4, "FLOAT": Float8, "FLOAT8": Float8, "DOUBLE": Float8, "DOUBLE PRECISION": Float8,
 	"NUMERIC": Numeric, "DECIMAL": Numeric, "DEC": Numeric, "NUMBER": Numeric,
 	"TEXT": Text, "CLOB": Text, "LONG": Text, "LONGVARCHAR": Text, "NAME": Name, "CITEXT": Text,
@@ -190,6 +196,14 @@ func (t Type) wrap() (open, shut string) {
 		return "CAST(", " AS NUMERIC)"
 	case OIDType:
 		return "(", ")"
+	case RegClass:
+		return "dw_regclass(", ")"
+	case RegType:
+		return "dw_regtype(", ")"
+	case RegProc:
+		return "dw_regproc(", ")"
+	case RegNamespace:
+		return "dw_regnamespace(", ")"
 	}
 	return "CAST(", " AS TEXT)"
 }

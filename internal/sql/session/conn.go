@@ -121,6 +121,9 @@ func (c *conn) setUp(cacheKB int) error {
 	if err := c.functions(); err != nil {
 		return err
 	}
+	if err := c.catalog(); err != nil {
+		return err
+	}
 	if c.b.cfg.Admin != nil {
 		if src := c.b.cfg.Admin.Views(); src != nil {
 			if err := views.Register(c.db, src); err != nil {

@@ -159,6 +159,9 @@ func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, err
 	if p.cur != nil {
 		return p.fetch(maxRows, row)
 	}
+	if st.copy != nil && st.copy.In {
+		return "", false, &sqlapi.Error{Code: "0A000", Message: "COPY FROM STDIN is not supported here"}
+	}
 	if p.ran {
 		return "", false, &sqlapi.Error{Code: "55000", Message: "portal cannot be run any more"}
 	}

@@ -152,6 +152,10 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, nil
 	case dialect.Unsupported:
 		return "", &sqlapi.Error{Code: "0A000", Message: st.Name + " is not supported"}
+	case dialect.Batch:
+		return st.Tag, s.batch(st)
+	case dialect.AlterTable:
+		return st.Tag, s.alterTable(st)
 	case dialect.LockTable:
 		return st.Tag, s.lockTable(st)
 	case dialect.Vacuum, dialect.Analyze:
@@ -305,6 +309,7 @@ func (s *Session) haveTable(name string) error {
 		return err
 	}
 	defer release()
+	c.fresh()
 	if _, _, _, _, _, err := c.db.TableColumnMetadata("", name, ""); err != nil {
 		return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", name)}
 	}

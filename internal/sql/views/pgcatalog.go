@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// The stand-ins for PostgreSQL's catalog: what drivers look up while they
-// connect and resolve types. SQLite has no schema pg_catalog; the session
-// layer drops that qualifier before it prepares a statement.
+// The stand-ins for those of PostgreSQL's catalogs that do not depend on the
+// schema: what drivers look up while they connect and resolve types. SQLite
+// has no schema pg_catalog; the session layer drops that qualifier before it
+// prepares a statement. The other catalogs are the catalog package's.
 
 // PGTypeRow is a row of pg_type.
 type PGTypeRow struct {
@@ -24,26 +25,15 @@ type PGTypeRow struct {
 	BaseType  int64  `col:"typbasetype,BIGINT" doc:"0: not a domain."`
 	NotNull   string `col:"typnotnull,BOOLEAN" doc:"f."`
 	TypMod    int64  `col:"typtypmod,INTEGER" doc:"-1."`
-}
-
-// PGNamespaceRow is a row of pg_namespace.
-type PGNamespaceRow struct {
-	OID   int64  `col:"oid,BIGINT" doc:"Number of the schema."`
-	Name  string `col:"nspname,NAME" doc:"Name."`
-	Owner int64  `col:"nspowner,BIGINT" doc:"Owner: 10."`
-}
-
-// PGDatabaseRow is a row of pg_database.
-type PGDatabaseRow struct {
-	OID       int64  `col:"oid,BIGINT" doc:"Number of the database."`
-	Name      string `col:"datname,NAME" doc:"Name of the database."`
-	DBA       int64  `col:"datdba,BIGINT" doc:"Owner: 10."`
-	Encoding  int64  `col:"encoding,INTEGER" doc:"6: UTF8."`
-	Collate   string `col:"datcollate,NAME" doc:"C."`
-	CType     string `col:"datctype,NAME" doc:"C."`
-	Template  string `col:"datistemplate,BOOLEAN" doc:"f."`
-	AllowConn string `col:"datallowconn,BOOLEAN" doc:"t."`
-	ConnLimit int64  `col:"datconnlimit,INTEGER" doc:"-1: no limit of its own."`
+	Owner     int64  `col:"typowner,BIGINT" doc:"10."`
+	Collation int64  `col:"typcollation,BIGINT" doc:"100 for text, else 0."`
+	ByVal     string `col:"typbyval,BOOLEAN" doc:"t for types of a fixed length."`
+	Defined   string `col:"typisdefined,BOOLEAN" doc:"t."`
+	Preferred string `col:"typispreferred,BOOLEAN" doc:"f."`
+	Input     string `col:"typinput,TEXT" doc:"Name of the input function: array_in for arrays."`
+	NDims     int64  `col:"typndims,INTEGER" doc:"0."`
+	Default   string `col:"typdefault,TEXT" null:"zero" doc:"NULL."`
+	ACL       string `col:"typacl,TEXT" null:"zero" doc:"NULL."`
 }
 
 // PGSettingRow is a row of pg_settings.
@@ -60,10 +50,7 @@ type PGSettingRow struct {
 	Reset   string `col:"reset_val,TEXT" null:"zero" doc:"Value of the server."`
 }
 
-const (
-	pgCatalog = 11
-	pgPublic  = 2200
-)
+const pgCatalog = 11
 
 var pgTypes = func() []PGTypeRow {
 	type t struct {
@@ -86,27 +73,26 @@ var pgTypes = func() []PGTypeRow {
 	var rows []PGTypeRow
 	for _, b := range base {
 		r := PGTypeRow{OID: b.oid, Name: b.name, Namespace: pgCatalog, Len: b.len, Type: "b",
-			Category: b.cat, Delim: ",", Array: b.arr, NotNull: "f", TypMod: -1}
+			Category: b.cat, Delim: ",", Array: b.arr, NotNull: "f", TypMod: -1,
+			Owner: 10, ByVal: "f", Defined: "t", Preferred: "f", Input: b.name + "in"}
+		if b.cat == "S" {
+			r.Collation = 100
+		}
+		if b.len > 0 {
+			r.ByVal = "t"
+		}
 		if b.cat == "P" || b.cat == "X" {
 			r.Type = "p"
 		}
 		rows = append(rows, r)
 		if b.arr != 0 {
 			rows = append(rows, PGTypeRow{OID: b.arr, Name: "_" + b.name, Namespace: pgCatalog, Len: -1,
-				Type: "b", Category: "A", Delim: ",", Elem: b.oid, NotNull: "f", TypMod: -1})
+				Type: "b", Category: "A", Delim: ",", Elem: b.oid, NotNull: "f", TypMod: -1,
+				Owner: 10, ByVal: "f", Defined: "t", Preferred: "f", Input: "array_in"})
 		}
 	}
 	return rows
 }()
-
-func pgDatabases(s Source) []PGDatabaseRow {
-	var rows []PGDatabaseRow
-	for _, d := range s.Database() {
-		rows = append(rows, PGDatabaseRow{OID: 16384 + int64(len(rows)), Name: d.Name, DBA: 10, Encoding: 6,
-			Collate: "C", CType: "C", Template: "f", AllowConn: "t", ConnLimit: -1})
-	}
-	return rows
-}
 
 func pgSettings(s Source) []PGSettingRow {
 	context := map[string]string{"READ ONLY": "internal", "IN FILE": "postmaster", "SYS": "sighup", "SESSION": "user"}
@@ -135,9 +121,6 @@ func defineCatalog() []*View {
 	}
 	return []*View{
 		fixed(view[PGTypeRow]("pg_type", "Types of the protocol.", anywhere, "", nil), pgTypes),
-		fixed(view[PGNamespaceRow]("pg_namespace", "Schemas.", anywhere, "", nil),
-			[]PGNamespaceRow{{pgCatalog, "pg_catalog", 10}, {pgPublic, "public", 10}}),
-		view("pg_database", "The database.", anywhere, "", pgDatabases),
 		view("pg_settings", "Parameters of dm.ini under PostgreSQL's column names.", anywhere, "", pgSettings),
 	}
 }

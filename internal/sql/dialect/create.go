@@ -1,0 +1,278 @@
+package dialect
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// CREATE TABLE, CREATE INDEX and ALTER TABLE: SQLite keeps declared types but
+// does not enforce them, so columns get CHECK constraints that do; what only
+// concerns PostgreSQL's storage is dropped.
+
+// createTable rewrites a CREATE TABLE; refused is the feature that is not
+// supported.
+func (st *Statement) createTable(t []token) (refused string) {
+	if i := storageTail(t); i > 0 {
+		if refused := st.dropTail(t, i); refused != "" {
+			return refused
+		}
+	}
+	for i := 1; i < 4 && i < len(t); i++ {
+		if t[i].is("UNLOGGED") {
+			st.replace(t[i], "")
+		}
+	}
+	d := parseTable(st.Text, t)
+	if d == nil {
+		for i, x := range t {
+			if x.is("(") && i+1 < len(t) && t[i+1].is("LIKE") || x.is(",") && i+1 < len(t) && t[i+1].is("LIKE") {
+				return "CREATE TABLE ... LIKE"
+			}
+			if x.is("EXCLUDE") {
+				return "an EXCLUDE constraint"
+			}
+			if x.in("OF", "PARTITION") && i < 6 && i > 2 {
+				return "CREATE TABLE ... " + x.up
+			}
+		}
+		return ""
+	}
+	for i := range d.Columns {
+		c := &d.Columns[i]
+		if c.identity > 0 || c.serial {
+			if !d.keyOf(c) {
+				return "an identity or serial column that is not the primary key"
+			}
+			if c.rest > c.typ && !c.serial {
+				st.edits = append(st.edits, edit{t[c.typ].start, t[c.rest-1].end, "INTEGER"})
+			}
+			if c.identity > 0 {
+				if args := t[c.identity:c.identityEnd]; !plainIdentity(args) {
+					return "an identity column with options other than START 1 and INCREMENT 1"
+				}
+				st.edits = append(st.edits, edit{t[c.identity].start, t[c.identityEnd-1].end, ""})
+			}
+			continue
+		}
+		if check := st.typeCheck(c, d.keyOf(c)); check != "" {
+			// Last: SQLite gives constraints without a name that of the one before.
+			at := t[c.end-1].end
+			st.edits = append(st.edits, edit{at, at, " " + check})
+		}
+	}
+	return ""
+}
+
+// plainIdentity reports whether the options of an identity column are those
+// that SQLite's row numbers follow.
+func plainIdentity(t []token) bool {
+	for _, x := range t {
+		if x.kind == tNumber && x.val != "1" {
+			return false
+		}
+	}
+	return true
+}
+
+// typeCheck is the CHECK constraint that enforces a declared type; "" when
+// there is nothing to enforce. The name carries what clients are told.
+func (st *Statement) typeCheck(c *ColumnDef, key bool) string {
+	if c.typ == c.rest {
+		return ""
+	}
+	q := QuoteName(c.Name)
+	check := func(code, cond string) string {
+		return fmt.Sprintf(`CONSTRAINT "%s%s:%s" CHECK (%s)`, TypeChecked, code, FormatType(c.Type), cond)
+	}
+	switch c.Type.OID {
+	case Int2:
+		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null') AND coalesce(%s, 0) BETWEEN -32768 AND 32767", q, q))
+	case Int4:
+		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null') AND coalesce(%s, 0) BETWEEN -2147483648 AND 2147483647", q, q))
+	case Int8:
+		if key && strings.EqualFold(c.Decl, "INTEGER") { // the row number: SQLite checks it
+			return ""
+		}
+		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null')", q))
+	case VarChar, BPChar:
+		if c.Type.Mod > 4 {
+			return check("22001", fmt.Sprintf("length(%s) <= %d", q, c.Type.Mod-4))
+		}
+	case Numeric:
+		if c.Type.Mod > 4 {
+			p, s := int(c.Type.Mod-4)>>16, int(c.Type.Mod-4)&0xffff
+			return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null') AND abs(coalesce(%s, 0)) < 1e%d", q, q, p-s))
+		}
+		return check("22P02", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null')", q))
+	case Float4, Float8:
+		return check("22P02", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null')", q))
+	case Bool:
+		return check("22P02", fmt.Sprintf("coalesce(%s, 0) IN (0, 1)", q))
+	}
+	return ""
+}
+
+// storageTail finds what follows the column list, or the whole key of an index.
+func storageTail(t []token) int {
+	for i := range t {
+		if t[i].is("(") {
+			end := closing(t, i)
+			if end < 0 {
+				return 0
+			}
+			return end + 1
+		}
+		if t[i].is("AS") {
+			return 0
+		}
+	}
+	return 0
+}
+
+// dropTail drops WITH (...), TABLESPACE x, ON COMMIT PRESERVE ROWS.
+func (st *Statement) dropTail(t []token, i int) (refused string) {
+	for i < len(t) {
+		from, to := i, 0
+		switch {
+		case t[i].is("WITH") && i+1 < len(t) && t[i+1].is("("):
+			to = closing(t, i+1)
+		case t[i].is("WITHOUT") && i+1 < len(t) && t[i+1].is("OIDS"), t[i].in("TABLESPACE", "STORAGE") && i+1 < len(t) && t[i+1].isName():
+			to = i + 1
+		case t[i].is("STORAGE") && i+1 < len(t) && t[i+1].is("("):
+			to = closing(t, i+1)
+		case t[i].is("ON") && i+2 < len(t) && t[i+1].is("COMMIT"):
+			if !t[i+2].is("PRESERVE") {
+				return "ON COMMIT " + t[i+2].up
+			}
+			to = min(i+3, len(t)-1)
+		case t[i].is("INHERITS"), t[i].is("PARTITION"):
+			return t[i].up
+		default:
+			i++
+			continue
+		}
+		if to < from {
+			return ""
+		}
+		st.edits = append(st.edits, edit{t[from].start, t[to].end, ""})
+		i = to + 1
+	}
+	return ""
+}
+
+// FormatType is PostgreSQL's name of a type with its modifier.
+func FormatType(t Type) string {
+	name := map[uint32]string{Bool: "boolean", Bytea: "bytea", Int8: "bigint", Int2: "smallint", Int4: "integer", Float4: "real",
+		Float8: "double precision", BPChar: "character", VarChar: "character varying", Time: "time without time zone",
+		Timestamp: "timestamp without time zone", TimestampTZ: "timestamp with time zone", Numeric: "numeric", Name: "name"}[t.OID]
+	if name == "" {
+		name = NameOf(t.OID)
+	}
+	if t.Mod > 4 {
+		switch t.OID {
+		case BPChar, VarChar:
+			name += "(" + strconv.Itoa(int(t.Mod-4)) + ")"
+		case Numeric:
+			name += "(" + strconv.Itoa(int(t.Mod-4)>>16) + "," + strconv.Itoa(int(t.Mod-4)&0xffff) + ")"
+		}
+	}
+	return name
+}
+
+// alterTable recognises what SQLite cannot do in an ALTER TABLE; nil: SQLite's.
+func (p *parser) alterTable() *Statement {
+	st := &Statement{Kind: AlterTable, Tag: "ALTER TABLE"}
+	if p.accept("IF", "EXISTS") {
+		st.IfExists = true
+	}
+	p.accept("ONLY")
+	n, err := p.name()
+	if err != nil {
+		return nil
+	}
+	if p.accept(".") {
+		if n, err = p.name(); err != nil {
+			return nil
+		}
+	}
+	st.Name = n
+	p.accept("*")
+	switch {
+	case p.accept("ADD"):
+		from := p.peek().start
+		if p.accept("CONSTRAINT") {
+			if st.Verb, err = p.name(); err != nil {
+				return nil
+			}
+		}
+		switch x := p.peek(); {
+		case x.is("PRIMARY"), x.is("UNIQUE"), x.is("CHECK"), x.is("FOREIGN"):
+			if p.i+1 < len(p.toks) && p.toks[p.i+1].is("USING") || p.i+2 < len(p.toks) && p.toks[p.i+2].is("USING") {
+				return unsupported("ALTER TABLE ... ADD " + x.up + " USING INDEX")
+			}
+			for _, y := range p.toks[p.i:] {
+				if y.is("VALID") {
+					return unsupported("ALTER TABLE ... ADD CONSTRAINT ... NOT VALID")
+				}
+			}
+			st.Value = p.s[from:p.toks[len(p.toks)-1].end]
+			if x.is("PRIMARY") {
+				p.i += 2
+				if !p.accept("(") {
+					return nil
+				}
+				if st.Tables, err = p.nameList(); err != nil {
+					return nil
+				}
+				if p.accept("WITH") || p.accept("USING") { // storage
+					st.Value = p.s[from:p.toks[p.i-2].end]
+				}
+			}
+			return st
+		case x.is("EXCLUDE"):
+			return unsupported("ALTER TABLE ... ADD EXCLUDE")
+		}
+		return nil
+	case p.accept("OWNER", "TO"), p.accept("CLUSTER", "ON"), p.accept("SET", "("), p.accept("RESET", "("), p.accept("SET", "LOGGED"), p.accept("REPLICA", "IDENTITY"):
+		return &Statement{Kind: NoOp, Tag: "ALTER TABLE"}
+	case p.accept("ALTER"), p.accept("MODIFY"):
+		p.accept("COLUMN")
+		return unsupported("ALTER TABLE ... ALTER COLUMN")
+	case p.accept("DROP", "CONSTRAINT"):
+		return unsupported("ALTER TABLE ... DROP CONSTRAINT")
+	case p.peek().in("SET", "INHERIT", "NO", "ENABLE", "DISABLE", "FORCE", "ATTACH", "DETACH", "VALIDATE", "OF"):
+		return unsupported("ALTER TABLE ... " + p.peek().up)
+	}
+	return nil
+}
+
+// WithConstraint is the CREATE TABLE of a table under another name and with one
+// more constraint. The columns of a primary key become NOT NULL, and one of an
+// integer type becomes the row number.
+func WithConstraint(create, name, constraint string, key []string) (string, bool) {
+	d := ParseTable(create)
+	if d == nil {
+		return "", false
+	}
+	st := &Statement{Text: create}
+	t := d.toks
+	st.edits = append(st.edits, edit{t[0].start, t[d.open].start, "CREATE TABLE " + QuoteName(name) + " "})
+	for i := range d.Columns {
+		c := &d.Columns[i]
+		for _, k := range key {
+			if !strings.EqualFold(k, c.Name) || c.rest == c.typ {
+				continue
+			}
+			at := t[c.rest-1].end
+			st.edits = append(st.edits, edit{at, at, " NOT NULL"})
+			if oid := c.Type.OID; len(key) == 1 && (oid == Int8 || oid == Int4 || oid == Int2) {
+				st.edits = append(st.edits, edit{t[c.typ].start, at, "INTEGER"})
+			}
+		}
+	}
+	at := t[d.shut].start
+	st.edits = append(st.edits, edit{at, at, ", " + constraint})
+	st.apply()
+	return st.SQL, true
+}

@@ -1,0 +1,170 @@
+package session
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/sqlapi"
+)
+
+// Statements that are one for the client and several for SQLite.
+
+// atomic runs fn with the write lock in a transaction: that of the session, or
+// one of its own. A failure undoes what fn did only with the transaction, as
+// for every statement that fails.
+func (s *Session) atomic(what string, fn func(c *conn) error) error {
+	switch {
+	case s.b.standby():
+		return readOnlyError("standby", what)
+	case s.tx.active && s.tx.readOnly, !s.tx.active && s.vars.get("default_transaction_read_only") == "on":
+		return readOnlyError("", what)
+	case !s.b.tables():
+		return s.b.notOpen()
+	}
+	own := !s.tx.active
+	if own {
+		s.begin(dialect.Modes{}, true)
+	}
+	c, err := s.writeTx(false)
+	if err == nil {
+		c.use(s)
+		s.tx.ran = true
+		err = fn(c)
+	}
+	switch {
+	case !own:
+		return err
+	case err != nil:
+		s.rollbackTx()
+		return err
+	}
+	return s.commit()
+}
+
+// batch executes the statements that a list of tables stands for.
+func (s *Session) batch(p *parsed) error {
+	return s.atomic(p.Tag, func(c *conn) error {
+		for _, sql := range p.Tables {
+			st, err := s.prepare(sql, nil)
+			if err != nil {
+				return s.mapError(err, st)
+			}
+			if st.p.Kind != dialect.SQL {
+				return &sqlapi.Error{Code: "0A000", Message: sql + " is not supported"}
+			}
+			if _, _, err := (&Portal{st: st, s: s}).exec(c); err != nil {
+				return s.mapError(err, st)
+			}
+		}
+		return nil
+	})
+}
+
+// alterTable adds a constraint: the table is made anew with it, its rows are
+// copied, and its indexes and triggers are made again, all in one transaction.
+func (s *Session) alterTable(p *parsed) error {
+	if strings.EqualFold(p.Name, userTable) {
+		return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + userTable}
+	}
+	return s.atomic(p.Tag, func(c *conn) error {
+		c.internal = true
+		defer func() { c.internal = false }()
+		c.flush()
+		err := guard(func() error { return rebuild(c.db, p) })
+		c.ddl = true
+		c.flush()
+		s.b.schemaGen.Add(1)
+		if err != nil && c.file != nil {
+			err = s.storeError(c, err)
+		}
+		return err
+	})
+}
+
+// rows reads the result of an internal query as text.
+func rowsOf(db *sqlite3.Conn, sql string, args ...string) (out [][]string, err error) {
+	st, _, err := db.Prepare(sql)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	for i, a := range args {
+		if err := st.BindText(i+1, a); err != nil {
+			return nil, err
+		}
+	}
+	for st.Step() {
+		r := make([]string, st.ColumnCount())
+		for i := range r {
+			r[i] = st.ColumnText(i)
+		}
+		out = append(out, r)
+	}
+	return out, st.Err()
+}
+
+func rebuild(db *sqlite3.Conn, p *parsed) error {
+	found, err := rowsOf(db, "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?1)", p.Name)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		if p.IfExists {
+			return nil
+		}
+		return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", p.Name)}
+	}
+	name, create := found[0][0], found[0][1]
+	cols, err := rowsOf(db, "SELECT name, hidden, pk FROM pragma_table_xinfo(?1, 'main')", name)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	var list []string
+	for _, c := range cols {
+		known[strings.ToLower(c[0])] = true
+		if c[1] == "0" {
+			list = append(list, dialect.QuoteName(c[0]))
+		}
+		if c[2] != "0" && p.Tables != nil {
+			return &sqlapi.Error{Code: "42P16", Message: fmt.Sprintf("multiple primary keys for table %q are not allowed", name)}
+		}
+	}
+	for _, k := range p.Tables {
+		if !known[strings.ToLower(k)] {
+			return &sqlapi.Error{Code: "42703", Message: fmt.Sprintf("column %q of relation %q does not exist", k, name)}
+		}
+	}
+	if refs, err := rowsOf(db, `SELECT m.name FROM main.sqlite_schema m, pragma_foreign_key_list(m.name, 'main') f
+		WHERE m.type = 'table' AND lower(f."table") = lower(?1) LIMIT 1`, name); err != nil {
+		return err
+	} else if len(refs) > 0 {
+		return &sqlapi.Error{Code: "0A000", Message: fmt.Sprintf("ALTER TABLE ... ADD CONSTRAINT on a table that foreign keys refer to (here those of %q) is not supported", refs[0][0])}
+	}
+	const temporary = "dw_rebuild"
+	made, ok := dialect.WithConstraint(create, temporary, p.Value, p.Tables)
+	if !ok {
+		return &sqlapi.Error{Code: "0A000", Message: "ALTER TABLE ... ADD CONSTRAINT on a table made this way is not supported"}
+	}
+	again, err := rowsOf(db, "SELECT sql FROM main.sqlite_schema WHERE type IN ('index', 'trigger') AND lower(tbl_name) = lower(?1) AND sql IS NOT NULL ORDER BY rowid", name)
+	if err != nil {
+		return err
+	}
+	columns := strings.Join(list, ", ")
+	steps := []string{made,
+		"INSERT INTO main." + temporary + "(" + columns + ") SELECT " + columns + " FROM main." + dialect.QuoteName(name),
+		"DROP TABLE main." + dialect.QuoteName(name),
+		"ALTER TABLE main." + temporary + " RENAME TO " + dialect.QuoteName(name)}
+	for _, r := range again {
+		steps = append(steps, r[0])
+	}
+	for _, sql := range steps {
+		if err := db.Exec(sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
