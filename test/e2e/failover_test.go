@@ -103,6 +103,7 @@ type load struct {
 
 	writers, readers int
 	patience         time.Duration // of a client that waits for an answer
+	think            time.Duration // of a writer between two inserts
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -166,6 +167,9 @@ func (l *load) write(ctx context.Context, client int) {
 				if old >= sent.UnixNano() || l.last.CompareAndSwap(old, sent.UnixNano()) {
 					break
 				}
+			}
+			if l.think > 0 {
+				pause(ctx, l.think)
 			}
 		}
 		conn.Close(context.WithoutCancel(ctx))

@@ -58,11 +58,27 @@ func programs(t testing.TB) string {
 	return buildDir
 }
 
+var (
+	portsMu  sync.Mutex
+	nextPort = 20000 + os.Getpid()%200*40
+)
+
 // freePort finds a base port such that all ports of a system of n databases
-// are free now.
+// are free now; no two tests of this process get the same.
 func freePort(t testing.TB, n int) int {
 	t.Helper()
-	for p := 20000 + os.Getpid()%200*40; p < 32000; p += 40 {
+	portsMu.Lock()
+	defer portsMu.Unlock()
+	for range 300 {
+		p := nextPort
+		// Other ports of a system are 100, 200 and 300 above: steps of 10 within
+		// 100, then 400 on.
+		if nextPort += 10; nextPort%100 == 0 {
+			nextPort += 300
+		}
+		if nextPort > 31000 {
+			nextPort = 20000
+		}
 		if portsFree(p, n) {
 			return p
 		}
@@ -89,7 +105,9 @@ func portsFree(base, n int) bool {
 func up(t *testing.T, o dw.Options) *dw.System {
 	t.Helper()
 	bin := programs(t)
-	o.Dir = filepath.Join(t.TempDir(), "run")
+	if o.Dir == "" {
+		o.Dir = filepath.Join(t.TempDir(), "run")
+	}
 	if o.Port == 0 {
 		o.Port = freePort(t, o.Standbys+1)
 	}

@@ -18,17 +18,21 @@ import (
 // instead of dead. Each ends with the same comparison: nothing acknowledged
 // lost, nothing seen vanished, one database acknowledging at a time.
 
-// underLoad starts a system with running clients.
+// underLoad starts a system with running clients. Tests that use it wait for
+// error times more than they work, so they run beside each other.
 func underLoad(t *testing.T, o dw.Options) (*dw.System, *load) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real processes")
 	}
+	if o.Dir == "" {
+		t.Parallel()
+	}
 	o.Fast = true
 	sys := up(t, o)
 	mustExec(t, sys, loadTable)
 	l := newLoad(sys, 6, 2)
-	l.patience = 4 * time.Second
+	l.patience, l.think = 4*time.Second, 2*time.Millisecond
 	l.start(t.Context())
 	t.Cleanup(l.stop)
 	l.flows(t, 20*time.Second)
@@ -157,19 +161,20 @@ func logged(t *testing.T, sys *dw.System, from time.Time, text string, patience 
 
 func TestKillBothDatabases(t *testing.T) {
 	sys, l := underLoad(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1})
-	for range 2 {
+	n := envInt("DW_ROUNDS", 2)
+	for range n {
 		kill(t, sys, sys.DBs[0].Name, sys.DBs[1].Name)
 		t.Logf("both killed; the next commit was acknowledged after %v", l.flows(t, 60*time.Second))
 		healthy(t, sys)
 	}
 	l.stop()
-	l.check(t, 2)
+	l.check(t, n)
 }
 
 func TestKillStandby(t *testing.T) {
 	sys, l := underLoad(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1})
 	prim := primary(t, sys)
-	for range 3 {
+	for range envInt("DW_ROUNDS", 2) {
 		kill(t, sys, standbyOf(sys, prim))
 		d := l.flows(t, 30*time.Second)
 		t.Logf("standby killed; the next commit was acknowledged after %v", d)
@@ -221,7 +226,7 @@ func TestNoMonitorNoTakeover(t *testing.T) {
 	sys, l := underLoad(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1})
 	prim := primary(t, sys)
 	kill(t, sys, "MONITOR1")
-	for range 2 {
+	for range envInt("DW_ROUNDS", 2) {
 		kill(t, sys, prim)
 		t.Logf("primary killed without a monitor; the next commit was acknowledged after %v", l.flows(t, 30*time.Second))
 		if now := primary(t, sys); now != prim {
@@ -326,7 +331,8 @@ func TestFrozenStandby(t *testing.T) {
 
 func TestTwoStandbys(t *testing.T) {
 	sys, l := underLoad(t, dw.Options{Standbys: 2, Mode: "auto", Monitors: 1})
-	for range 2 {
+	n := envInt("DW_ROUNDS", 2)
+	for range n {
 		waitTakeoverReady(t)
 		prim := primary(t, sys)
 		kill(t, sys, prim)
@@ -334,5 +340,5 @@ func TestTwoStandbys(t *testing.T) {
 		healthy(t, sys)
 	}
 	l.stop()
-	l.check(t, 2)
+	l.check(t, n)
 }
