@@ -81,7 +81,7 @@ func (c *conn) functions() error {
 			return fmt.Errorf("register function %s: %w", d.name, err)
 		}
 	}
-	return nil
+	return c.pgFunctions()
 }
 
 func (c *conn) currentSetting(ctx sqlite3.Context, a ...sqlite3.Value) {
