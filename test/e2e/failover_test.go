@@ -57,7 +57,7 @@ func TestKillPrimary(t *testing.T) {
 		}
 		failover = append(failover, first.Sub(at))
 		if d := first.Sub(at); d > slow {
-			t.Logf("kill %d of %s: the first acknowledged write came after %v:\n%s", k+1, prim, d, timeline(sys, at.Add(-100*time.Millisecond), first.Add(50*time.Millisecond)))
+			t.Logf("kill %d of %s: the first acknowledged write came after %v:\n%s", k+1, prim, d, timeline(sys, at.Add(-2*time.Second), first.Add(50*time.Millisecond)))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		err := sys.WaitHealthy(ctx)
