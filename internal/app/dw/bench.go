@@ -12,12 +12,21 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// benchScript is the single-row insert every system runs, through the same
-// pgbench, prepared.
-const benchScript = "\\set id random(1, 1000000000)\nINSERT INTO dw_bench(a, b) VALUES (:id, 'a row of about one hundred bytes, as an order or a reading may have ...........................');\n"
+// benchInsert is the single-row insert and benchSelect the read by primary key
+// that every system runs, through the same pgbench, prepared.
+const benchInsert = "\\set id random(1, 1000000000)\nINSERT INTO dw_bench(a, b) VALUES (:id, 'a row of about one hundred bytes, as an order or a reading may have ...........................');\n"
 
+const benchSelect = "\\set id random(1, 100000)\nSELECT a, b FROM dw_read WHERE id = :id;\n"
+
+// benchRows rows are in the table that is read, the same in every system.
+const benchRows = "WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < 100000) " +
+	"INSERT INTO dw_read SELECT i, i * 7, 'a row of about one hundred bytes, as an order or a reading may have ...........................' FROM g"
+
+const benchReadTable = "CREATE TABLE dw_read(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 const benchTable = "CREATE TABLE dw_bench(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 const benchTablePG = "CREATE TABLE dw_bench(id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 
@@ -35,10 +44,22 @@ type benchResult struct {
 	latency float64 // average, ms
 }
 
-// Bench measures commits per second of single-row inserts with one realtime
-// standby, without one, and of PostgreSQL with one synchronous standby where
-// its server is installed. The systems take turns, round by round, so that a
-// slow moment of the machine hits all of them; the best round counts.
+// benchRun is one script and its table of results.
+type benchRun struct {
+	file, text, title, unit string
+	standbyCost             bool // it has one
+}
+
+var benchRuns = []benchRun{
+	{"insert.sql", benchInsert, "Single-row insert, commits per second", "commits/s", true},
+	{"select.sql", benchSelect, "Select of one row by primary key, per second", "selects/s", false},
+}
+
+// Bench measures commits per second of single-row inserts, and selects by
+// primary key, with one realtime standby, without one, and of PostgreSQL with
+// one synchronous standby where its server is installed. The systems take turns,
+// round by round, so that a slow moment of the machine hits all of them; the
+// best round counts.
 func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin string, out io.Writer) error {
 	if _, err := exec.LookPath("pgbench"); err != nil {
 		return fmt.Errorf("pgbench is needed (Debian: postgresql-contrib or postgresql-client): %w", err)
@@ -46,9 +67,10 @@ func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin strin
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	script := filepath.Join(dir, "insert.sql")
-	if err := os.WriteFile(script, []byte(benchScript), 0o644); err != nil {
-		return err
+	for _, b := range benchRuns {
+		if err := os.WriteFile(filepath.Join(dir, b.file), []byte(b.text), 0o644); err != nil {
+			return err
+		}
 	}
 	targets, err := benchTargets(ctx, dir, port, bin, out)
 	defer func() {
@@ -61,6 +83,16 @@ func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin strin
 	if err != nil {
 		return err
 	}
+	for _, b := range benchRuns {
+		if err := b.measure(ctx, dir, targets, seconds, rounds, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure runs one script against all targets and prints its table.
+func (b benchRun) measure(ctx context.Context, dir string, targets []benchTarget, seconds, rounds int, out io.Writer) error {
 	clients := []int{1, 16, 64}
 	res := make([]map[int]benchResult, len(targets))
 	for i := range res {
@@ -69,23 +101,23 @@ func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin strin
 	for _, c := range clients {
 		for r := 0; r < rounds; r++ {
 			for i, t := range targets {
-				x, err := t.run(ctx, script, c, seconds)
+				x, err := t.run(ctx, filepath.Join(dir, b.file), c, seconds)
 				if err != nil {
-					return fmt.Errorf("%s, %d clients: %w", t.name, c, err)
+					return fmt.Errorf("%s, %s, %d clients: %w", t.name, b.file, c, err)
 				}
-				fmt.Fprintf(out, "  %-42s %3d clients  round %d  %9.0f commits/s  %7.3f ms\n", t.name, c, r+1, x.tps, x.latency)
+				fmt.Fprintf(out, "  %-42s %3d clients  round %d  %9.0f %s  %7.3f ms\n", t.name, c, r+1, x.tps, b.unit, x.latency)
 				if x.tps > res[i][c].tps {
 					res[i][c] = x
 				}
 			}
 		}
 	}
-	printBench(out, targets, clients, res, seconds, rounds)
+	b.print(out, targets, clients, res, seconds, rounds)
 	return nil
 }
 
-func printBench(out io.Writer, targets []benchTarget, clients []int, res []map[int]benchResult, seconds, rounds int) {
-	fmt.Fprintf(out, "\nSingle-row insert, commits per second (pgbench -M prepared, %d s, best of %d)\n\n", seconds, rounds)
+func (b benchRun) print(out io.Writer, targets []benchTarget, clients []int, res []map[int]benchResult, seconds, rounds int) {
+	fmt.Fprintf(out, "\n%s (pgbench -M prepared, %d s, best of %d), by clients\n\n", b.title, seconds, rounds)
 	fmt.Fprintf(out, "| %-42s |", "system")
 	for _, c := range clients {
 		fmt.Fprintf(out, " %9s |", fmt.Sprintf("%d", c))
@@ -110,7 +142,9 @@ func printBench(out io.Writer, targets []benchTarget, clients []int, res []map[i
 		}
 		fmt.Fprintln(out)
 	}
-	ratio("cost of the realtime standby", 0, 1, true)
+	if b.standbyCost {
+		ratio("cost of the realtime standby", 0, 1, true)
+	}
 	if len(targets) > 2 {
 		ratio("with standby / PostgreSQL with standby", 0, 2, false)
 	}
@@ -138,10 +172,10 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 		if err != nil {
 			return ts, err
 		}
-		_, err = c.Exec(ctx, benchTable).ReadAll()
+		err = execAll(ctx, c, benchTable, benchReadTable, benchRows)
 		c.Close(ctx)
 		if err != nil {
-			return ts, fmt.Errorf("%s: %s: %w", name, benchTable, err)
+			return ts, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	pg, err := startPostgres(ctx, filepath.Join(dir, "pg"), port+20)
@@ -153,6 +187,15 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 	}
 	ts = append(ts, *pg)
 	return ts, nil
+}
+
+func execAll(ctx context.Context, c *pgconn.PgConn, sqls ...string) error {
+	for _, q := range sqls {
+		if _, err := c.Exec(ctx, q).ReadAll(); err != nil {
+			return fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	return nil
 }
 
 var (

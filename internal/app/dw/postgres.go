@@ -102,10 +102,10 @@ func startPostgres(ctx context.Context, dir string, port int) (*benchTarget, err
 		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
 	defer c.Close(ctx)
-	for _, q := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()", benchTablePG} {
-		if _, err := c.Exec(ctx, q).ReadAll(); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", q, err), stop(context.WithoutCancel(ctx)))
-		}
+	err = execAll(ctx, c, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()",
+		benchTablePG, benchReadTable, benchRows, "VACUUM ANALYZE dw_read")
+	if err != nil {
+		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
 	if err := poll(ctx, benchPoll, func() (bool, string) {
 		r, err := c.Exec(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").ReadAll()
