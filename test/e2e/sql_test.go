@@ -75,7 +75,7 @@ func pgEnv(port int) []string {
 }
 
 // psqlScripts runs scripts of testdata with psql and compares what a user sees
-// with the .out file beside each. DW_UPDATE=1 writes those files.
+// with the .txt file beside each. DW_UPDATE=1 writes those files.
 func psqlScripts(t *testing.T, port int, glob string) {
 	psql := needs(t, "psql")
 	scripts, _ := filepath.Glob(filepath.Join("testdata", glob))
@@ -91,7 +91,7 @@ func psqlScripts(t *testing.T, port int, glob string) {
 				t.Fatalf("psql: %v\n%s", err, b)
 			}
 			got := regexp.MustCompile(`[ \t]+\n`).ReplaceAllString(string(b), "\n")
-			out := strings.TrimSuffix(script, ".sql") + ".out"
+			out := strings.TrimSuffix(script, ".sql") + ".txt"
 			if os.Getenv("DW_UPDATE") != "" {
 				write(t, out, got)
 				return

@@ -23,3 +23,13 @@ CREATE TABLE IF NOT EXISTS shop(x INT);
 \set VERBOSITY verbose
 SELECT nosuch FROM shop;
 \set VERBOSITY default
+-- Declared types hold.
+\set VERBOSITY sqlstate
+INSERT INTO shop(id, name) VALUES (3000000000, 'more than an integer holds');
+INSERT INTO shop(id, name) VALUES (3, 'longer than twenty characters');
+\set VERBOSITY default
+INSERT INTO shop(id, name, made) VALUES ('3', 'text of a number', '2024-02-29');
+SELECT id + 1 AS n, made FROM shop WHERE id = '3';
+\d shop
+\dt shop
+\dv shop
