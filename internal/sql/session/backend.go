@@ -105,6 +105,7 @@ type Backend struct {
 	gate    gate  // goes with writer
 	writer  *conn // only touched by the owner of gate
 	lastLSN atomic.Uint64
+	maxTime time.Duration // of the statements of a common transaction
 
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
@@ -143,7 +144,7 @@ func New(cfg Config) *Backend {
 	if cfg.DatabaseName == "" {
 		cfg.DatabaseName = "DAMENG"
 	}
-	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, parsed: newCache(2048)}
+	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048)}
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
 	b.empty = newPool(2, func() (*conn, error) { return b.open(emptyConn) })

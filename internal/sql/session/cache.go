@@ -3,6 +3,7 @@ package session
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 
 	"datawatch/internal/sql/dialect"
 )
@@ -21,6 +22,8 @@ type parsed struct {
 	items []dialect.Item
 	hints map[int]dialect.ParamHint
 	n     int // largest parameter number
+
+	took *atomic.Int64 // how long it ran last, as a job, in ns; 0: it has not yet
 }
 
 type entry struct {
@@ -47,7 +50,7 @@ func (c *cache) parse(sql string) (*parsed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parsed{Statement: st}
+	p := &parsed{Statement: st, took: new(atomic.Int64)}
 	if st.Kind == dialect.SQL || st.Kind == dialect.Call {
 		p.hints, p.n = st.Params()
 		p.items = st.Items()

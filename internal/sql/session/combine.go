@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +22,13 @@ import (
 // hardened (G1, G2).
 
 const (
-	// maxJobs bounds one common transaction, which its first client waits for.
+	// maxJobs and maxTime bound one common transaction, which its first client
+	// waits for: no more is added to it after that.
 	maxJobs = 128
+	maxTime = 2 * time.Millisecond
+	// A statement that took longer than this the last time is not added: others
+	// must not wait for it after they have run.
+	quickTime = time.Millisecond
 	// commonPatience is how long the common commit may wait for room in the redo
 	// buffer: the sessions in it cannot be cancelled one by one meanwhile.
 	commonPatience = 100 * time.Millisecond
@@ -37,6 +43,7 @@ const (
 // it does not touch it until then.
 type job struct {
 	p     *Portal
+	quick bool
 	state atomic.Uint32
 
 	rows []valueRow
@@ -68,6 +75,17 @@ func (st *Stmt) shared() bool {
 	return false
 }
 
+func newJob(p *Portal) *job { return &job{p: p, quick: p.st.p.quick()} }
+
+// quick guesses whether a statement takes little time: by the last time, and
+// the first time only for an INSERT of values.
+func (p *parsed) quick() bool {
+	if d := p.took.Load(); d > 0 {
+		return d < int64(quickTime)
+	}
+	return p.Tag == "INSERT" && len(p.Text) <= maxCachedSQL && !strings.Contains(strings.ToUpper(p.Text), "SELECT")
+}
+
 // runJobs runs the caller's job and those queued behind it. The caller has the
 // gate, which is free afterwards.
 func (b *Backend) runJobs(own *job) {
@@ -81,21 +99,21 @@ func (b *Backend) runJobs(own *job) {
 		b.gate.unlock()
 		return
 	}
-	var all [maxJobs]waiter
-	all[0].job = own
-	queue := b.gate.jobs(all[:1], maxJobs)
-	if len(queue) > 1 {
-		ok := common(c, queue)
-		lsn := b.release(c)
-		for _, w := range queue {
-			w.job.lsn = lsn
-		}
-		if c = nil; !ok {
-			b.oneByOne(queue)
-		}
-	} else {
+	w, ok := b.gate.next()
+	if !ok {
 		own.run(c)
 		own.lsn = b.release(c)
+		b.gate.unlock()
+		return
+	}
+	queue := append(make([]waiter, 0, gatherJobs+1), waiter{job: own}, w)
+	queue, ok = b.common(c, queue)
+	lsn := b.release(c)
+	for _, w := range queue {
+		w.job.lsn = lsn
+	}
+	if !ok {
+		b.oneByOne(queue)
 	}
 	b.gate.unlock()
 	for _, w := range queue[1:] {
@@ -107,24 +125,32 @@ func (b *Backend) runJobs(own *job) {
 
 // run executes the job in the transaction under way, or as one of its own.
 func (j *job) run(c *conn) {
+	start := time.Now()
 	c.use(j.p.s)
 	j.rows, j.n, j.err = j.p.exec(c)
+	j.p.st.p.took.Store(max(1, int64(time.Since(start))))
 }
 
-// common runs the jobs in one transaction and reports whether it was committed.
-// If not, what became of each of them means nothing.
-func common(c *conn, queue []waiter) bool {
+// common runs the jobs, and those queued behind them, in one transaction. It
+// returns all of them and reports whether it was committed. If not, what became
+// of each of them means nothing.
+func (b *Backend) common(c *conn, queue []waiter) ([]waiter, bool) {
 	if err := c.run("BEGIN IMMEDIATE"); err != nil {
-		return false
+		return queue, false
 	}
-	for i, w := range queue {
-		if i > 0 && !w.job.take() {
-			continue
+	start := time.Now()
+	for i := 0; i < len(queue); i++ {
+		if j := queue[i].job; i == 0 || j.take() {
+			j.run(c)
+			if c.old || c.db.GetAutocommit() {
+				// Interrupted, out of memory, OR ROLLBACK: the whole transaction is gone.
+				return queue, false
+			}
 		}
-		w.job.run(c)
-		if c.old || c.db.GetAutocommit() {
-			// Interrupted, out of memory, OR ROLLBACK: the whole transaction is gone.
-			return false
+		if i == len(queue)-1 && len(queue) < maxJobs && time.Since(start) < b.maxTime {
+			if w, ok := b.gate.next(); ok {
+				queue = append(queue, w)
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commonPatience)
@@ -132,9 +158,9 @@ func common(c *conn, queue []waiter) bool {
 	c.interruptBy(ctx)
 	if err := c.run("COMMIT"); err != nil {
 		c.file.Err() // of nobody's statement
-		return false
+		return queue, false
 	}
-	return true
+	return queue, true
 }
 
 // oneByOne runs each job in a transaction of its own.

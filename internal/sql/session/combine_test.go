@@ -3,6 +3,9 @@ package session
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"datawatch/internal/sql/dialect"
 )
 
 // queueUp starts one statement per client behind the write lock that holder
@@ -34,7 +37,7 @@ func TestCombined(t *testing.T) {
 		lsns   int // transactions published
 		cancel int // client to cancel while it waits, from 1
 	}{
-		"all well":         {[]string{"insert into t values(1)", "insert into t values(2)", "update t set v=v+10"}, []string{"", "", ""}, "11,12", 1, 0},
+		"all well":         {[]string{"insert into t values(1)", "insert into t values(2)", "update t set v=v+10"}, []string{"", "", ""}, "11,12", 2, 0}, // the update may be slow
 		"one fails":        {[]string{"insert into t values(1)", "insert into t values(1)", "insert into t values(2)"}, []string{"", "23505", ""}, "1,2", 1, 0},
 		"half a statement": {[]string{"insert into t values(1)", "insert into t values(5),(6),(1)", "insert into t values(2)"}, []string{"", "23505", ""}, "1,2", 1, 0},
 		"one ends the transaction": {[]string{"insert into t values(1)", "insert or rollback into t values(5),(1)", "insert into t values(2)"},
@@ -47,6 +50,7 @@ func TestCombined(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
+			e.b.maxTime = time.Hour
 			a := e.client()
 			a.exec("create table t(v int primary key)")
 			a.exec("create table child(v int references t(v) deferrable initially deferred)")
@@ -115,4 +119,27 @@ func TestCombinedHardening(t *testing.T) {
 		}
 	}
 	r.is("select count(*), sum(v) from t", "10|45")
+}
+
+// TestQuick: only statements that take little time join the transaction of
+// others.
+func TestQuick(t *testing.T) {
+	p, err := newCache(8).parse("insert into t values($1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.quick() {
+		t.Error("an insert of values is not taken for quick")
+	}
+	p.took.Store(int64(2 * quickTime))
+	if p.quick() {
+		t.Error("it was slow the last time")
+	}
+	for _, q := range []string{"insert into t select 1", "update t set v=1", "delete from t"} {
+		if p, err := newCache(8).parse(q); err != nil || p.Kind != dialect.SQL || p.quick() {
+			t.Errorf("%s: quick before it ever ran (%v)", q, err)
+		} else if p.took.Store(1); !p.quick() {
+			t.Errorf("%s: not quick although it was", q)
+		}
+	}
 }

@@ -128,16 +128,17 @@ func (g *gate) gather(ctx context.Context, n int, until <-chan struct{}, limit t
 	g.mu.Unlock()
 }
 
-// jobs takes jobs from the head of the queue, up to n and to the first waiter
-// that has none. The caller has the gate, and runs them.
-func (g *gate) jobs(dst []waiter, n int) []waiter {
+// next takes the job at the head of the queue, if there is one that may run in
+// a transaction with others. The caller has the gate, and runs it.
+func (g *gate) next() (w waiter, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.waiters) > 0 && g.waiters[0].job != nil && len(dst) < n {
-		dst = append(dst, g.waiters[0])
-		g.pop()
+	if len(g.waiters) == 0 || g.waiters[0].job == nil || !g.waiters[0].job.quick {
+		return waiter{}, false
 	}
-	return dst
+	w = g.waiters[0]
+	g.pop()
+	return w, true
 }
 
 func (g *gate) pop() {

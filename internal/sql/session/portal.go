@@ -470,7 +470,7 @@ func (p *Portal) autocommit() ([]valueRow, int64, error) {
 		return nil, 0, readOnlyError("", p.st.p.Tag)
 	}
 	if s.own == nil && p.st.shared() {
-		j := &job{p: p}
+		j := newJob(p)
 		switch mine, err := s.enterGate(j); {
 		case err != nil:
 			return nil, 0, err
