@@ -35,7 +35,7 @@ const (
 	// While a package is on its way a commit gains nothing from being early: it
 	// waits for company until the package has landed, so many jobs are there, or
 	// gatherLimit has passed.
-	gatherJobs  = 16
+	gatherJobs  = 64
 	gatherLimit = 2 * time.Millisecond
 )
 
@@ -106,7 +106,7 @@ func (b *Backend) runJobs(own *job) {
 		b.gate.unlock()
 		return
 	}
-	queue := append(make([]waiter, 0, gatherJobs+1), waiter{job: own}, w)
+	queue := append(make([]waiter, 0, 32), waiter{job: own}, w)
 	queue, ok = b.common(c, queue)
 	lsn := b.release(c)
 	for _, w := range queue {
