@@ -64,6 +64,41 @@ func (st *Statement) createTable(t []token) (refused string) {
 	return ""
 }
 
+// addColumn gives the column of ALTER TABLE ... ADD COLUMN its check.
+func (st *Statement) addColumn(t []token) {
+	i := 2
+	for i < len(t) && !t[i].is("ADD") {
+		i++
+	}
+	if i++; i < len(t) && t[i].is("COLUMN") {
+		i++
+	}
+	if i+2 < len(t) && t[i].is("IF") && t[i+2].is("EXISTS") {
+		st.refused = "ALTER TABLE ... ADD COLUMN IF NOT EXISTS"
+		return
+	}
+	d := &TableDef{toks: t, src: st.Text}
+	if i >= len(t) || !d.item(i, len(t)) || len(d.Columns) == 0 {
+		return
+	}
+	for k, depth := i, 0; k < len(t); k++ {
+		if t[k].is("(") {
+			depth++
+		} else if t[k].is(")") {
+			depth--
+		} else if depth == 0 && t[k].is(",") {
+			st.refused = "ALTER TABLE with several actions"
+			return
+		}
+	}
+	if c := &d.Columns[0]; c.identity > 0 || c.serial {
+		st.refused = "ALTER TABLE ... ADD COLUMN of an identity column"
+	} else if check := st.typeCheck(c, false); check != "" {
+		at := t[len(t)-1].end
+		st.edits = append(st.edits, edit{at, at, " " + check})
+	}
+}
+
 // plainIdentity reports whether the options of an identity column are those
 // that SQLite's row numbers follow.
 func plainIdentity(t []token) bool {

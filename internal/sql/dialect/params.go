@@ -8,6 +8,7 @@ type ParamHint struct {
 	Column string // it is compared with, or assigned to, this column
 	Table  string // INSERT: the table, and either Column or
 	Pos    int    // the 1-based position among the table's columns
+	Array  bool   // an array of the type of Column
 }
 
 // Params finds the parameters $n: hints for them by number, and the largest
@@ -38,9 +39,16 @@ func (st *Statement) Params() (hints map[int]ParamHint, n int) {
 		n = max(n, k)
 		if i+2 < len(t) && t[i+1].is("::") {
 			if typ, next := parseType(t, i+2); next > 0 {
+				if array, ok := arrayCast(t, i+2, next); ok {
+					typ = array
+				}
 				set(k, ParamHint{Type: typ})
 				continue
 			}
+		}
+		if c := anyColumn(t, i); c != "" {
+			set(k, ParamHint{Column: c, Array: true})
+			continue
 		}
 		if i+2 < len(t) && t[i+1].is("AS") && i > 1 && t[i-1].is("(") && t[i-2].is("CAST") {
 			if typ, next := parseType(t, i+2); next > 0 {

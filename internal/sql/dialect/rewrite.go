@@ -162,6 +162,8 @@ func (st *Statement) rewrite() error {
 	case "CREATE TABLE", "CREATE UNLOGGED":
 		st.Tag = "CREATE TABLE"
 		st.refused = st.createTable(t)
+	case "ALTER TABLE":
+		st.addColumn(t)
 	case "CREATE INDEX":
 		if i := storageTail(t); i > 0 {
 			st.refused = st.dropTail(t, i)

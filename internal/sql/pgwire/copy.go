@@ -306,6 +306,9 @@ func (r *copyReader) found(i int) []byte {
 
 // fill reads more of the stream into buf.
 func (r *copyReader) fill(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if r.pos > 0 {
 		n := copy(r.buf, r.buf[r.pos:])
 		r.buf, r.scan, r.pos = r.buf[:n], r.scan-r.pos, 0

@@ -144,6 +144,9 @@ func decodeBinary(scratch []byte, oid uint32, raw []byte) (sqlapi.Value, []byte,
 		raw = raw[1:]
 	case oidText, oidVarchar, oidBPChar, oidName, oidUnknown, oidChar, oidJSON, 0:
 	default:
+		if isArray(oid) {
+			return decodeArray(scratch, raw)
+		}
 		return sqlapi.Value{}, scratch, sqlErr("0A000", "binary parameters of "+typeName(oid)+" are not supported")
 	}
 	if !utf8.Valid(raw) || bytes.IndexByte(raw, 0) >= 0 {

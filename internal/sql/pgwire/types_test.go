@@ -3,6 +3,7 @@ package pgwire
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -204,8 +205,45 @@ func TestBinaryMisfits(t *testing.T) {
 			t.Errorf("binary %s % x: %v", typeName(oid), raw, err)
 		}
 	}
-	if _, _, err := decodeValue(nil, 1007, 1, []byte("x")); asError(err).Code != "0A000" {
+	if _, _, err := decodeValue(nil, 1007, 1, []byte("x")); asError(err).Code != "22P03" {
 		t.Errorf("binary array: %v", err)
+	}
+	if _, _, err := decodeValue(nil, 3904, 1, []byte("x")); asError(err).Code != "0A000" { // int4range
+		t.Errorf("binary range: %v", err)
+	}
+}
+
+func TestBinaryArrays(t *testing.T) {
+	u32 := func(n ...uint32) (b []byte) {
+		for _, x := range n {
+			b = binary.BigEndian.AppendUint32(b, x)
+		}
+		return b
+	}
+	ints := slices.Concat(u32(1, 1, oidInt4, 3, 1, 4, 7, 0xffffffff, 4, 0xfffffffe))
+	texts := slices.Concat(u32(1, 0, oidText, 2, 1, 3), []byte(`a"b`), u32(0))
+	for _, x := range []struct {
+		name, want string
+		oid        uint32
+		raw        []byte
+	}{
+		{"ints", "{7,NULL,-2}", 1007, ints}, {"texts", `{"a\"b",""}`, 1009, texts}, {"empty", "{}", 1009, u32(0, 0, oidText)},
+	} {
+		v, _, err := decodeValue(nil, x.oid, 1, x.raw)
+		if err != nil || string(v.Bytes) != x.want || v.Kind != sqlapi.Text {
+			t.Errorf("%s: %q %v, want %q", x.name, v.Bytes, err, x.want)
+		}
+		for n := range x.raw { // cut short: refused, no panic
+			if v, _, err := decodeValue(nil, x.oid, 1, x.raw[:n]); err == nil {
+				t.Errorf("%s cut at %d: %q", x.name, n, v.Bytes)
+			}
+		}
+	}
+	if _, _, err := decodeValue(nil, 1007, 1, u32(1, 0, oidInt4, 0x7fffffff, 1)); err == nil {
+		t.Error("an array of two thousand million elements in 20 bytes is accepted")
+	}
+	if _, _, err := decodeValue(nil, 1007, 1, u32(2, 0, oidInt4, 1, 1, 1, 1)); asError(err).Code != "0A000" {
+		t.Errorf("two dimensions: %v", err)
 	}
 }
 

@@ -234,6 +234,9 @@ func (st *Stmt) paramTypes(c *conn, cs *cstmt, oids []uint32) {
 		case h.Column != "":
 			t = c.columnType(cs, st.p, h.Column)
 		}
+		if h.Array {
+			t = dialect.ArrayOf(t)
+		}
 		if t.OID == 0 {
 			t.OID = dialect.Text
 		}
