@@ -143,7 +143,7 @@ var tables = []table{
 	{"pg_sequences", "schemaname name, sequencename name, sequenceowner name, last_value bigint", nil},
 	{"pg_matviews", "schemaname name, matviewname name, matviewowner name, definition text", nil},
 	{"pg_depend", "classid bigint, objid bigint, objsubid int, refclassid bigint, refobjid bigint, refobjsubid int, deptype char(1)", nil},
-	{"pg_prepared_xacts", "transaction bigint, gid text, prepared timestamptz, owner name, database name", nil},
+	{"pg_prepared_xacts", "xid bigint, gid text, prepared timestamptz, owner name, database name", nil},
 }
 
 func row(v ...any) []any { return v }

@@ -1,0 +1,91 @@
+package dialect
+
+import "testing"
+
+func TestPGSyntax(t *testing.T) {
+	for _, x := range []struct{ in, want string }{
+		{"select a !~ '^x', ~b", "select a  NOT REGEXP  '^x', ~b"},
+		{"select a ~* 'x' collate pg_catalog.default", "select a  REGEXP '(?i)' ||  'x' "},
+		{"select c.a operator(pg_catalog.~) 'x'", "select c.a REGEXP '(?i)' || 'x'"},
+		{"select a ~~ 'x%'", "select a  LIKE  'x%'"},
+		{"select a = any(array[1,2])", "select a IN (1,2)"},
+		{"select a <> all (select b from c)", "select a NOT IN  (select b from c)"},
+		{"select a = any ($1)", "select a IN (SELECT value FROM json_each(dw_json($1)))"},
+		{"select array(select 1)", "select (WITH dw_a(x) AS (select 1) SELECT dw_array_agg(x) FROM dw_a)"},
+		{"select x.a[1], array[1,2]", "select dw_element(x.a, 1), dw_array(1,2)"},
+		{"select top 3 a from t where b in (select top 1 c from d)", "select  a from t where b in (select  c from d LIMIT 1) LIMIT 3"},
+		{"select * from information_schema.tables", `select * from "information_schema.tables"`},
+		{"select trim(trailing ';' from a)", "select rtrim( a, ';')"},
+		{"select 't'::regclass::oid", "select (dw_regclass('t'))"},
+		{"create table t(a int) with (fillfactor=100) tablespace x", `create table t(a int CONSTRAINT "dw:22003:integer" CHECK (typeof("a") IN ('integer', 'null') AND coalesce("a", 0) BETWEEN -2147483648 AND 2147483647))  `},
+		{"create table t(a varchar(3) check(a>'')) ", `create table t(a varchar(3) check(a>'') CONSTRAINT "dw:22001:character varying(3)" CHECK (length("a") <= 3)) `},
+		{"create table t(a bigint generated always as identity (start 1), primary key (a))", "create table t(a INTEGER , primary key (a))"},
+		{"create table t(a int identity(1,1) primary key)", "create table t(a INTEGER  primary key)"},
+	} {
+		st, err := Parse(x.in)
+		if err != nil || st.SQL != x.want {
+			t.Errorf("%q:\n got %q %v\nwant %q", x.in, st.SQL, err, x.want)
+		}
+	}
+	for in, feature := range map[string]string{
+		"copy t from stdin binary":                              "COPY in binary format",
+		"copy t to '/x'":                                        "COPY with a file of the server (use STDIN, STDOUT or psql's \\copy)",
+		"copy t from stdin (force_null (a))":                    "COPY option FORCE_NULL",
+		"create table t(a int) partition by range (a)":          "PARTITION",
+		"create table t(a serial)":                              "an identity or serial column that is not the primary key",
+		"create table t(a int identity(5,5) primary key)":       "an identity column with options other than START 1 and INCREMENT 1",
+		"alter table t alter column a type text":                "ALTER TABLE ... ALTER COLUMN",
+		"alter table t add column a int, add column b int":      "ALTER TABLE with several actions",
+		"alter table t add constraint x exclude using gist (a)": "ALTER TABLE ... ADD EXCLUDE",
+	} {
+		st, err := Parse(in)
+		if err != nil || st.Kind != Unsupported || st.Name != feature {
+			t.Errorf("%q: %+v %v, want %q refused", in, st, err, feature)
+		}
+	}
+	for in, n := range map[string]int{"drop table if exists a, b, c": 3, "truncate table a, x.b cascade": 2} {
+		if st, err := Parse(in); err != nil || st.Kind != Batch || len(st.Tables) != n {
+			t.Errorf("%q: %+v %v", in, st, err)
+		}
+	}
+	got, ok := WithConstraint(`CREATE TABLE "t"(a int, b text)`, "n", "PRIMARY KEY (a)", []string{"a"})
+	if want := `CREATE TABLE "n" (a INTEGER NOT NULL, b text, PRIMARY KEY (a))`; !ok || got != want {
+		t.Errorf("WithConstraint: %s, want %s", got, want)
+	}
+}
+
+func TestCopyOptions(t *testing.T) {
+	for in, want := range map[string]CopySpec{
+		"copy t from stdin": {In: true, Table: "t", Delimiter: '\t', Null: `\N`},
+		"copy s.t(a,b) to stdout with csv header quote as ''''":                                     {Table: "t", Columns: []string{"a", "b"}, CSV: true, Header: true, Delimiter: ',', Quote: '\'', Escape: '\''},
+		"copy (select ')' from x) to stdout (format csv, delimiter ';', null 'NULL', header false)": {Query: "select ')' from x", CSV: true, Delimiter: ';', Null: "NULL", Quote: '"', Escape: '"'},
+		"copy t from stdin with (freeze on, header match)":                                          {In: true, Table: "t", Delimiter: '\t', Null: `\N`, Header: true, Match: true},
+		"copy t from stdin delimiter '|' null ''":                                                   {In: true, Table: "t", Delimiter: '|'},
+	} {
+		st, err := Parse(in)
+		if err != nil || st.Kind != Copy {
+			t.Errorf("%q: %+v %v", in, st, err)
+			continue
+		}
+		got := *st.Copy
+		if len(got.Columns) != len(want.Columns) {
+			t.Errorf("%q: columns %v", in, got.Columns)
+		}
+		got.Columns, want.Columns = nil, nil
+		if !equalSpec(got, want) {
+			t.Errorf("%q:\n got %+v\nwant %+v", in, got, want)
+		}
+	}
+	for _, in := range []string{"copy", "copy t", "copy t from", "copy t to stdin", "copy () to stdout", "copy t from stdin (delimiter 'ab')",
+		"copy t from stdin (quote 'x')", "copy t from stdin (format xml)", "copy t from stdin (nonsense)", "copy t from stdin (format csv, delimiter '\"')",
+		"copy t from stdin (null 'a', null 'b')", "copy t from stdin delimiter"} {
+		if st, err := Parse(in); err == nil {
+			t.Errorf("%q is accepted: %+v", in, st)
+		}
+	}
+}
+
+func equalSpec(a, b CopySpec) bool {
+	return a.In == b.In && a.Table == b.Table && a.Query == b.Query && a.CSV == b.CSV && a.Delimiter == b.Delimiter && a.Null == b.Null &&
+		a.Header == b.Header && a.Match == b.Match && a.Quote == b.Quote && a.Escape == b.Escape
+}
