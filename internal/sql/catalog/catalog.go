@@ -91,18 +91,17 @@ type key struct {
 }
 
 type constraint struct {
-	oid        int64
-	name       string
-	kind       string // p, u, c, f
-	rel        *relation
-	index      *relation
-	cols       []int64
-	ref        *relation
-	refCols    []int64
-	onUpd      string
-	onDel      string
-	def        string
-	defaultExp bool
+	oid     int64
+	name    string
+	kind    string // p, u, c, f
+	rel     *relation
+	index   *relation
+	cols    []int64
+	ref     *relation
+	refCols []int64
+	onUpd   string
+	onDel   string
+	def     string
 }
 
 type trigger struct {
