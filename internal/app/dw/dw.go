@@ -9,12 +9,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Exit codes (interfaces.md): 0 done, 1 failed, 2 bad usage, 3 refused
-// because of state.
+// Exit codes: 0 done, 1 failed, 2 bad usage, 3 refused because of state.
 const (
 	exitOK = iota
 	exitFailed
@@ -51,9 +51,9 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &u):
-		fmt.Fprintf(errw, "dw %s: %v\n\n%s", args[0], err, usage)
+		fmt.Fprintf(errw, "dw %s: %v\n`dw help` shows the usage\n", args[0], err)
 		return exitUsage
-	case errors.Is(err, errNoSystem):
+	case errors.Is(err, errNoSystem), errors.Is(err, errState):
 		fmt.Fprintf(errw, "dw %s: %v\n", args[0], err)
 		return exitRefused
 	default:
@@ -110,11 +110,14 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	}
 	switch name {
 	case "up":
+		if err := sameOptions(fs, o); err != nil {
+			return err
+		}
 		s, err := Up(ctx, o, bin, out)
 		if err != nil {
 			return err
 		}
-		s.hello(out, o.Dir)
+		s.hello(out, o.Dir, s.primary(ctx))
 		return nil
 	case "bench":
 		return Bench(ctx, o.Dir, o.Port, seconds, rounds, bin, out)
@@ -205,8 +208,55 @@ func binDir() (string, error) {
 	return dir, nil
 }
 
+// sameOptions refuses options of `dw up` that differ from those the system in
+// the directory was made with: they are ignored otherwise.
+func sameOptions(fs *flag.FlagSet, o Options) error {
+	s, err := loadSystem(o.Dir)
+	if err != nil {
+		return nil // Up judges it
+	}
+	var err2 error
+	fs.Visit(func(f *flag.Flag) {
+		var has string
+		switch f.Name {
+		case "port":
+			has = strconv.Itoa(s.DBs[0].Port)
+		case "standbys":
+			has = strconv.Itoa(len(s.DBs) - 1)
+		case "mode":
+			has = strings.ToLower(s.Mode)
+		case "monitors":
+			has = strconv.Itoa(s.Monitors)
+		case "fast":
+			has = strconv.FormatBool(s.Fast)
+		default:
+			return
+		}
+		if !strings.EqualFold(has, f.Value.String()) {
+			err2 = fmt.Errorf("%w: the system in %s was made with -%s %s; make another one with -dir, or remove this one with `dw down -dir %s -wipe`",
+				errState, s.Dir, f.Name, has, o.Dir)
+		}
+	})
+	return err2
+}
+
+// primary is the database that is the primary now.
+func (s *System) primary(ctx context.Context) Database {
+	st, err := s.Status(ctx)
+	if err == nil {
+		for _, p := range st.Processes {
+			for _, d := range s.DBs {
+				if d.Name == p.Name && p.Mode == "Primary" && p.Status == "Open" {
+					return d
+				}
+			}
+		}
+	}
+	return s.DBs[0]
+}
+
 // hello prints how to connect, what to look at and what to try.
-func (s *System) hello(out io.Writer, dir string) {
+func (s *System) hello(out io.Writer, dir string, prim Database) {
 	flagDir := ""
 	if dir != "run" {
 		flagDir = " -dir " + dir
@@ -217,7 +267,6 @@ func (s *System) hello(out io.Writer, dir string) {
 			bin = r
 		}
 	}
-	first := s.DBs[0]
 	hosts, ports := make([]string, len(s.DBs)), make([]string, len(s.DBs))
 	for i, d := range s.DBs {
 		hosts[i], ports[i] = "127.0.0.1", fmt.Sprint(d.Port)
@@ -229,19 +278,26 @@ The system is healthy: %s is the primary.
               %s/disql %s/%s@127.0.0.1:%d
   watch       %s/dw status%s
               %s/dmmonitor %s      (help, show, tip)
-  try         %s/dw kill%s %s     then watch %s take over
+  try         %s/dw kill%s %s     then watch %s
   stop        %s/dw down%s
   logs        %s
-`, first.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser,
-		bin, defaultUser, defaultPassword, first.Port,
-		bin, flagDir, bin, s.plainMonitorIni(), bin, flagDir, first.Name, s.takerName(), bin, flagDir, filepath.Join(s.Dir, "log"))
+`, prim.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser,
+		bin, defaultUser, defaultPassword, prim.Port,
+		bin, flagDir, bin, s.plainMonitorIni(), bin, flagDir, prim.Name, s.taker(prim), bin, flagDir, filepath.Join(s.Dir, "log"))
 }
 
-func (s *System) takerName() string {
-	if len(s.DBs) > 1 {
-		return s.DBs[1].Name
+// taker says what happens when the primary dies.
+func (s *System) taker(prim Database) string {
+	switch {
+	case len(s.DBs) == 1 || s.Mode != "AUTO" || s.Monitors == 0:
+		return "its watcher start it again"
+	case len(s.DBs) > 2:
+		return "a standby take over"
+	case s.DBs[0] == prim:
+		return s.DBs[1].Name + " take over"
+	default:
+		return s.DBs[0].Name + " take over"
 	}
-	return "its watcher"
 }
 
 // Down stops everything in the manual's order (6.4): confirm monitor, then the
@@ -282,6 +338,11 @@ func (s *System) Down(ctx context.Context, wipe bool, out io.Writer) error {
 	fmt.Fprintln(out, "everything is stopped")
 	if !wipe {
 		return nil
+	}
+	for _, p := range s.processes() {
+		if pid := s.pid(p); pid != 0 {
+			return fmt.Errorf("%s (pid %d) was started again meanwhile; %s is not removed", p.name, pid, s.Dir)
+		}
 	}
 	if err := os.RemoveAll(s.Dir); err != nil {
 		return err

@@ -70,13 +70,13 @@ func newSystem(o Options, bin string) (*System, error) {
 	mode := strings.ToUpper(o.Mode)
 	switch {
 	case mode != "AUTO" && mode != "MANUAL":
-		return nil, fmt.Errorf("-mode %s: must be auto or manual", o.Mode)
+		return nil, usageError{fmt.Errorf("-mode %s: must be auto or manual", o.Mode)}
 	case o.Standbys < 0 || o.Standbys > 8:
-		return nil, fmt.Errorf("-standbys %d: must be 0 to 8", o.Standbys)
+		return nil, usageError{fmt.Errorf("-standbys %d: must be 0 to 8", o.Standbys)}
 	case o.Monitors < 0 || o.Monitors > 1:
-		return nil, fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)
+		return nil, usageError{fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)}
 	case o.Port < 1024 || o.Port+dwOffset+o.Standbys > 65534:
-		return nil, fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwOffset-o.Standbys)
+		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwOffset-o.Standbys)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
 		Mode: mode, Monitors: o.Monitors, Fast: o.Fast}
@@ -87,6 +87,9 @@ func newSystem(o Options, bin string) (*System, error) {
 	}
 	return s, nil
 }
+
+// errState says that the state of the directory forbids what was asked.
+var errState = errors.New("refused")
 
 // errNoSystem says that a directory holds no system.
 var errNoSystem = errors.New("no system here yet; `dw up` makes one")

@@ -70,13 +70,19 @@ func (s *System) argv(p process) []string {
 }
 
 // pid returns the process id of a running process, 0 when it does not run. A
-// server's pid file is its own (its watcher may have restarted it); the
-// command line is checked, so that a recycled pid is never taken for ours.
+// server's pid file is its own (its watcher may have restarted it), but ours
+// is the only one until it has written that; the command line is checked, so
+// that a recycled pid is never taken for ours.
 func (s *System) pid(p process) int {
-	path := s.pidFile(p.name)
 	if p.kind == kindServer {
-		path = filepath.Join(s.dbDir(p.db), "dmserver.pid")
+		if pid := s.pidIn(p, filepath.Join(s.dbDir(p.db), "dmserver.pid")); pid != 0 {
+			return pid
+		}
 	}
+	return s.pidIn(p, s.pidFile(p.name))
+}
+
+func (s *System) pidIn(p process, path string) int {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0
@@ -170,10 +176,18 @@ func poll(ctx context.Context, every time.Duration, ok func() (bool, string)) er
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %s: %w", what, ctx.Err())
+			return fmt.Errorf("%s while waiting for %s", endOf(ctx), what)
 		case <-t.C:
 		}
 	}
+}
+
+// endOf says why a wait ended.
+func endOf(ctx context.Context) string {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return "interrupted"
+	}
+	return "out of time"
 }
 
 // tail returns the last lines of a log file, for error messages.

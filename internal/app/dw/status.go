@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,6 +134,9 @@ func (s *System) fill(st *SystemStatus, g *dwmon.GroupSnapshot) {
 		bad = append(bad, fmt.Sprintf("%d databases are Primary and Open", primaries))
 	}
 	st.Healthy, st.Why = len(bad) == 0, strings.Join(bad, "; ")
+	if !slices.ContainsFunc(st.Processes, func(p ProcStatus) bool { return p.PID != 0 }) {
+		st.Why = "nothing runs; `dw up` starts it"
+	}
 }
 
 // confirmSeen reports whether every watcher has a confirm monitor.
@@ -163,7 +167,7 @@ func (s *System) WaitHealthy(ctx context.Context) error {
 	return poll(ctx, 50*time.Millisecond, func() (bool, string) {
 		var st SystemStatus
 		s.fill(&st, group(m.Snapshot()))
-		return st.Healthy, st.Why + fmt.Sprintf(" (logs in %s)", filepath.Join(s.Dir, "log"))
+		return st.Healthy, fmt.Sprintf("a healthy system: %s (logs in %s)", st.Why, filepath.Join(s.Dir, "log"))
 	})
 }
 

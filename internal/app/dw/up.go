@@ -47,7 +47,7 @@ func Up(ctx context.Context, o Options, bin string, out io.Writer) (*System, err
 		return nil, err
 	}
 	if !fresh && !s.Ready {
-		return nil, fmt.Errorf("%s holds a system that was never finished; remove it with `dw down -dir %s -wipe`", s.Dir, o.Dir)
+		return nil, fmt.Errorf("%w: making the system in %s was never finished; remove it with `dw down -dir %s -wipe`", errState, s.Dir, o.Dir)
 	}
 	p := &progress{w: out, n: 3}
 	if fresh {
@@ -55,6 +55,9 @@ func Up(ctx context.Context, o Options, bin string, out io.Writer) (*System, err
 			return nil, err
 		}
 		p.n = 6
+		if err := s.checkDir(); err != nil {
+			return nil, err
+		}
 		if err := s.checkPorts(); err != nil {
 			return nil, err
 		}
@@ -87,6 +90,18 @@ func Up(ctx context.Context, o Options, bin string, out io.Writer) (*System, err
 	return s, nil
 }
 
+// checkDir refuses a directory that holds something else: `dw down -wipe`
+// would remove that with it.
+func (s *System) checkDir() error {
+	l, err := os.ReadDir(s.Dir)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && len(l) == 0) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s is not empty and holds no system; give a new or an empty directory with -dir", errState, s.Dir)
+}
+
 // checkPorts refuses ports that something else uses, before anything is made.
 func (s *System) checkPorts() error {
 	for _, d := range s.DBs {
@@ -105,7 +120,7 @@ func (s *System) checkPorts() error {
 // start and stop of the first, an offline backup of it restored as each
 // standby with a DB_MAGIC of its own (manual 7.1.1).
 func (s *System) create(ctx context.Context, p *progress) error {
-	if err := os.MkdirAll(filepath.Join(s.Dir, "log"), 0o755); err != nil {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
 	if err := s.save(); err != nil {
@@ -200,10 +215,15 @@ func (s *System) startStopOnce(ctx context.Context, d Database) error {
 	if err := s.spawn(p.name, []string{s.program("dmserver"), s.ini(d, "dm.ini")}); err != nil {
 		return err
 	}
-	if err := s.waitServer(ctx, p); err != nil {
-		return err
+	err := s.waitServer(ctx, p)
+	if err == nil {
+		err = s.stop(ctx, p)
 	}
-	return s.stop(ctx, p)
+	if err != nil && s.pid(p) != 0 { // interrupted: leave nothing running
+		_, kerr := s.kill(p)
+		err = errors.Join(err, kerr)
+	}
+	return err
 }
 
 // waitServer waits until a server accepts connections; the end of the process
@@ -212,13 +232,14 @@ func (s *System) waitServer(ctx context.Context, p process) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	seen := false
+	var ended error
 	started := time.Now()
-	return poll(ctx, 30*time.Millisecond, func() (bool, string) {
+	err := poll(ctx, 30*time.Millisecond, func() (bool, string) {
 		pid := s.pid(p)
 		seen = seen || pid != 0
 		if (seen && pid == 0) || (!seen && time.Since(started) > 10*time.Second) {
-			cancel()
-			return false, fmt.Sprintf("%s, which ended; the end of %s:\n%s", p.name, s.logFile(p.name), tail(s.logFile(p.name), 8))
+			ended = fmt.Errorf("%s ended or did not start; the end of %s:\n%s", p.name, s.logFile(p.name), tail(s.logFile(p.name), 8))
+			return true, ""
 		}
 		if !seen {
 			return false, p.name + " to start"
@@ -230,6 +251,7 @@ func (s *System) waitServer(ctx context.Context, p process) error {
 		c.Close(ctx)
 		return true, ""
 	})
+	return errors.Join(err, ended)
 }
 
 func (s *System) startAll(ctx context.Context, k kind) error {
