@@ -1,0 +1,119 @@
+package dw
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// run runs one dw command ; nothing is started.
+func run(t *testing.T, args ...string) (code int, text string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub := filepath.Join(filepath.Dir(exe), "dmserver") // binDir looks for it
+	if f, err := os.OpenFile(stub, os.O_CREATE|os.O_EXCL, 0o755); err == nil {
+		f.Close()
+	}
+	var b bytes.Buffer
+	code = Main(t.Context(), args, &b, &b)
+	return code, b.String()
+}
+
+// A system that exists is not silently used with other options than it was
+// made with.
+func TestUpRefusesOtherOptions(t *testing.T) {
+	dir := t.TempDir()
+	s, err := newSystem(Options{Dir: dir, Standbys: 1, Mode: "auto", Monitors: 1, Port: 14000}, "/nowhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.save(); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range [][]string{{"-port", "14001"}, {"-standbys", "2"}, {"-mode", "manual"}, {"-monitors", "0"}} {
+		code, text := run(t, append([]string{"up", "-dir", dir}, a...)...)
+		if code != exitRefused || !strings.Contains(text, "was made with "+a[0]) {
+			t.Errorf("%v: exit %d, %s", a, code, text)
+		}
+	}
+	code, text := run(t, "up", "-dir", dir, "-port", "14000", "-mode", "AUTO")
+	if code != exitRefused || !strings.Contains(text, "never finished") {
+		t.Errorf("the same options: exit %d, %s", code, text)
+	}
+}
+
+// `dw up` takes no directory with other things in it: -wipe would remove them.
+func TestUpRefusesForeignDirectory(t *testing.T) {
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range [][]string{{"up", "-dir", dir}, {"down", "-wipe", "-dir", dir}} {
+		if code, text := run(t, a...); code != exitRefused {
+			t.Errorf("%v: exit %d, %s", a, code, text)
+		}
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, a := range []string{"bogus", "up -port 80", "up -mode x", "up -standbys 9", "up -monitors 2", "up -x", "up y", "kill", "kill a b"} {
+		code, text := run(t, strings.Fields(a)...)
+		if code != exitUsage || !strings.Contains(text, "dw help") {
+			t.Errorf("dw %s: exit %d, %s", a, code, text)
+		}
+	}
+}
+
+// A server that has not written its own pid file yet is found by ours, so that
+// an interrupted start leaves nothing running.
+func TestPIDBeforeOwnFile(t *testing.T) {
+	s, err := newSystem(Options{Dir: t.TempDir(), Mode: "manual", Port: 14000}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.processes()[0]
+	ini := s.ini(p.db, "dm.ini")
+	for _, d := range []string{filepath.Dir(ini), filepath.Join(s.Dir, "pid")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A shell that looks like the server: its script is the configuration file.
+	if err := os.WriteFile(ini, []byte("read x\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("/bin/sh", ini)
+	c.Args[0] = s.program("dmserver")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); _ = c.Wait() })
+	for _, pid := range []int{c.Process.Pid, os.Getpid()} {
+		if err := os.WriteFile(s.pidFile(p.name), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want := pid
+		if pid == os.Getpid() {
+			want = 0 // another program has the number now
+		}
+		if got := s.pid(p); got != want {
+			t.Errorf("pid %d, want %d", got, want)
+		}
+	}
+}
