@@ -413,6 +413,8 @@ func TestReconnectsAndTip(t *testing.T) {
 	}
 	g.change("A", func(s *proto.WatcherStatus) { s.InstOK = false })
 	until(t, "tip sees no primary", func() bool { return m.Tip().Code == CodeTipHandling })
+	g.change("A", func(s *proto.WatcherStatus) { s.State = proto.DWShutdown })
+	until(t, "tip leaves it to the user: no watcher can make a primary", func() bool { return m.Tip().Code == CodeTipDecide })
 	r, err := m.CheckOpen("", "B")
 	if err != nil || r.OK || r.Code != CodeNoOpenDW && r.Code != CodeNoOpen {
 		t.Fatalf("check open %+v %v", r, err)

@@ -40,6 +40,9 @@ func (m *Monitor) Tip() Report {
 			say("group %s: %s is the primary, %s, its watcher %s", g.Name, prims[0].Inst(), prims[0].Status.Inst.Status, v.State(prims[0]))
 		}
 		abnormal, handling := false, false
+		// Somebody may let a standby take over; otherwise only the watcher of
+		// a database that is not a standby can bring a primary back.
+		arbiter := v.Auto() && (confirmSeen(v) || m.cfg.Confirm)
 		for _, p := range v.Peers {
 			if !p.Known {
 				say("  %s: no message received from this watcher", p.Addr)
@@ -48,7 +51,8 @@ func (m *Monitor) Tip() Report {
 			}
 			bad := m.tipPeer(v, p, prims, say)
 			abnormal = abnormal || bad
-			handling = handling || (v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit)
+			handling = handling || (v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit &&
+				(arbiter || p.Status.Inst.Mode != base.ModeStandby))
 		}
 		if v.Auto() && !confirmSeen(v) && !m.cfg.Confirm {
 			say("  AUTO mode, but no confirm monitor is connected: nobody will take over by itself")
@@ -95,7 +99,7 @@ func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(
 		}
 	}
 	if cond.Global(p) && p.Status.CtlStatus != proto.CtlValid {
-		complain("its control file is %s %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
+		complain("its control file says %s", ctlText(p.Status.CtlStatus)) // why: Status.Why
 	}
 	if len(prims) == 1 && n != prims[0].Inst() && cond.Global(p) {
 		if rel, _ := prims[0].Status.Inst.Lineage.Compare(in.Lineage); rel == base.Forked || rel == base.LocalContained {
@@ -137,7 +141,7 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 	l.Add(v.State(p) != proto.DWShutdown, "its watcher is guarding", "it is in %s", proto.DWShutdown)
 	l.Add(v.InstOK(p), "the instance runs", "it is in Error")
 	l.Add(p.Status.Cmd == nil, "no monitor command runs", "one does")
-	l.Add(p.Status.CtlStatus == proto.CtlValid || !cond.Global(p), "its control file is Valid", "it is %s %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
+	l.Add(p.Status.CtlStatus == proto.CtlValid || !cond.Global(p), "its control file is Valid", "it is %s: %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
 	early := in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo
 	l.Add(!early, "the instance has reached Mount", "it is %s", in.Status)
 	open := in.Status == base.StatusOpen
