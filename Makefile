@@ -42,7 +42,7 @@ check:
 # per package.
 test: deps build
 	$(GO) test -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
-	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'
+	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep --line-buffered -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'
 
 race:
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./internal/...
