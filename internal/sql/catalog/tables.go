@@ -215,7 +215,7 @@ func pgAttribute(s *snapshot) (out [][]any) {
 			case dialect.Text, dialect.VarChar, dialect.BPChar, dialect.Name:
 				collation = 100
 			}
-			out = append(out, row(r.oid, c.name, c.typ.OID, -1, typeLen(c.typ.OID), n+1, 0, -1, c.typ.Mod, typeLen(c.typ.OID) > 0, "i", "p", "",
+			out = append(out, row(r.oid, c.name, c.typ.OID, -1, dialect.SizeOf(c.typ.OID), n+1, 0, -1, c.typ.Mod, dialect.SizeOf(c.typ.OID) > 0, "i", "p", "",
 				c.notNull, c.def != nil || c.generated, false, identity, generated, false, true, 0, collation, nil, nil, nil, nil))
 		}
 	}
@@ -234,22 +234,6 @@ func (r *relation) identity(n int) bool {
 		}
 	}
 	return true
-}
-
-func typeLen(oid uint32) int {
-	switch oid {
-	case dialect.Bool:
-		return 1
-	case dialect.Int2:
-		return 2
-	case dialect.Int4, dialect.Float4, dialect.Date, dialect.OIDType:
-		return 4
-	case dialect.Int8, dialect.Float8, dialect.Time, dialect.Timestamp, dialect.TimestampTZ:
-		return 8
-	case dialect.UUID:
-		return 16
-	}
-	return -1
 }
 
 func pgAttrdef(s *snapshot) (out [][]any) {

@@ -250,3 +250,23 @@ func NameOf(oid uint32) string {
 	}
 	return "text"
 }
+
+// SizeOf is the length in bytes of a type's values (pg_type.typlen), -1 when it
+// varies.
+func SizeOf(oid uint32) int16 {
+	switch oid {
+	case Bool:
+		return 1
+	case Int2:
+		return 2
+	case Int4, Float4, Date, OIDType:
+		return 4
+	case Int8, Float8, Time, Timestamp, TimestampTZ:
+		return 8
+	case UUID:
+		return 16
+	case Name:
+		return 64
+	}
+	return -1
+}

@@ -47,7 +47,7 @@ func (s *Session) prepareCopy(p *parsed) (*Stmt, error) {
 	if spec.In {
 		for i, name := range cols {
 			oid := in.oids[i]
-			c.Columns = append(c.Columns, sqlapi.Column{Name: name, OID: oid, Size: sizeOf(oid), TypeMod: -1})
+			c.Columns = append(c.Columns, sqlapi.Column{Name: name, OID: oid, Size: dialect.SizeOf(oid), TypeMod: -1})
 		}
 	}
 	out.copy = c

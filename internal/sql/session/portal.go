@@ -93,7 +93,7 @@ func (p *Portal) Columns() []sqlapi.Column {
 		case sqlite3.BLOB:
 			oid = dialect.Bytea
 		}
-		p.cols[i].OID, p.cols[i].Size = oid, sizeOf(oid)
+		p.cols[i].OID, p.cols[i].Size = oid, dialect.SizeOf(oid)
 	}
 	return p.cols
 }

@@ -137,7 +137,7 @@ func (st *Stmt) describe(c *conn, cs *cstmt) {
 				t.Mod = -1
 			}
 		}
-		col.OID, col.TypeMod, col.Size = t.OID, t.Mod, sizeOf(t.OID)
+		col.OID, col.TypeMod, col.Size = t.OID, t.Mod, dialect.SizeOf(t.OID)
 	}
 }
 
@@ -169,22 +169,6 @@ func place(items []dialect.Item, n int) []*dialect.Item {
 		}
 	}
 	return out
-}
-
-func sizeOf(oid uint32) int16 {
-	switch oid {
-	case dialect.Bool:
-		return 1
-	case dialect.Int2:
-		return 2
-	case dialect.Int4, dialect.Float4, dialect.Date, dialect.OIDType:
-		return 4
-	case dialect.Int8, dialect.Float8, dialect.Time, dialect.Timestamp, dialect.TimestampTZ:
-		return 8
-	case dialect.Name:
-		return 64
-	}
-	return -1
 }
 
 // columnType looks a column up in the tables that the statement reads.

@@ -31,7 +31,7 @@ func (s *Session) utilityColumns(p *parsed) []sqlapi.Column {
 	case dialect.Call:
 		name := strings.ToLower(p.Name)
 		if oid := valued[p.Name]; oid != 0 {
-			return []sqlapi.Column{{Name: name, OID: oid, Size: sizeOf(oid), TypeMod: -1}}
+			return []sqlapi.Column{{Name: name, OID: oid, Size: dialect.SizeOf(oid), TypeMod: -1}}
 		}
 		if p.Select {
 			return []sqlapi.Column{{Name: name, OID: dialect.Int4, Size: 4, TypeMod: -1}}
