@@ -268,6 +268,12 @@ func start(t *testing.T, name string, args ...string) *proc {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // registered first, so run after the process has ended
+		if t.Failed() {
+			out := p.out.String()
+			t.Logf("---- %s %v\n%s", filepath.Base(name), args, out[max(0, len(out)-8000):])
+		}
+	})
 	return p
 }
 

@@ -31,9 +31,8 @@ func TestManual72(t *testing.T) {
 	// 7.2.2 with 7.1.1: initialise both, start the primary once normally and
 	// stop it, back it up offline, restore it as the standby.
 	for i := range names {
-		run(t, 0, bin("dminit"), "path="+filepath.Join(dir, names[i], "data"), "LOG_SIZE=64")
+		run(t, 0, bin("dminit"), "path="+filepath.Join(dir, names[i], "data"), "LOG_SIZE=64", fmt.Sprintf("PORT_NUM=%d", port+i))
 	}
-	setIni(t, db(0, "dm.ini"), "PORT_NUM", fmt.Sprint(port))
 	first := start(t, bin("dmserver"), db(0, "dm.ini"))
 	waitSQL(t, port)
 	first.stop(t)

@@ -9,6 +9,7 @@ import (
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/repl/mal"
 )
 
 // Server codes used here (manual 10.2.8.3).
@@ -22,6 +23,10 @@ const (
 
 // quiesceTime bounds how long running statements may take to stop.
 const quiesceTime = 10 * time.Second
+
+// linkTime bounds the wait for a link that is being dialled; attempts are at
+// most a second apart.
+const linkTime = 3 * time.Second
 
 // execute performs a watcher's command. Commands that change mode, status or
 // archives run one at a time; arch_send runs beside them and is given up when
@@ -161,10 +166,39 @@ func (s *Server) setArch(ctx context.Context, inst string, st base.ArchState) er
 	if st != base.ArchValid && st != base.ArchInvalid {
 		return base.Errorf(codeFailed, "archive state must be Valid or Invalid")
 	}
+	if st == base.ArchValid && inst != "" {
+		if err := s.awaitLink(ctx, inst); err != nil {
+			return err
+		}
+	}
 	if err := s.ship.SetState(ctx, inst, st); err != nil {
 		return fmt.Errorf("archive to %q -> %s: %w", inst, st, err)
 	}
 	return nil
+}
+
+// awaitLink waits until redo can go out to a standby whose archive becomes
+// Valid: the standby may have dialled us, which is enough for its watcher to call
+// the link connected, while our own next attempt is a back-off away. Opening
+// with a Valid archive and no link would suspend the new primary at once.
+func (s *Server) awaitLink(ctx context.Context, inst string) error {
+	if s.node == nil {
+		return errNoMAL
+	}
+	deadline := s.clock.Now().Add(linkTime)
+	for {
+		for _, l := range s.node.LinkStates() {
+			if l.Data && strings.EqualFold(l.Inst, inst) {
+				return nil
+			}
+		}
+		if s.clock.Now().After(deadline) {
+			return base.Errorf(mal.CodeLost, "archive to %s cannot become Valid: no link to it within %v", inst, linkTime)
+		}
+		if err := s.clock.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // archSend streams archives to a standby until it has what the primary has

@@ -42,13 +42,11 @@ func (h malHandler) Serve(q *mal.Request) {
 }
 
 func (h malHandler) LinkUp(inst string, id mal.Identity) {
-	h.s.log.Info("MAL link up", "inst", inst, "mode", id.Mode.String(), "status", id.Status.String())
 	h.s.ship.LinkUp(inst, id)
 	h.s.notify()
 }
 
 func (h malHandler) LinkDown(inst string, err error) {
-	h.s.log.Warn("MAL link down", "inst", inst, "err", err)
 	h.s.ship.LinkDown(inst, err)
 	h.s.notify()
 }

@@ -123,6 +123,11 @@ func (x *m) procFailed(why string) {
 			x.to(Open, "", procNames[p.kind]+" failed: "+why)
 		}
 	default:
+		if p.kind == procOpen && x.In.Status.Status == base.StatusSuspend {
+			// Its open record could not be sent: what Failover leaves behind is
+			// recovered as after any opening.
+			x.opened()
+		}
 		if x.Held == nil && x.W != Shutdown {
 			x.to(Startup, "", procNames[p.kind]+" failed: "+why)
 		}

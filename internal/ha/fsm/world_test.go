@@ -459,6 +459,11 @@ func (w *world) settle(limit time.Duration) {
 		}
 	}
 	w.fail()
+	for _, n := range w.names {
+		if g := w.ws[n]; g != nil {
+			w.t.Log(fmt.Sprintf("%s waits: %v", n, g.st.Why))
+		}
+	}
 	w.t.Fatalf("not healthy after %s: %s", limit, w.healthy())
 }
 

@@ -214,7 +214,7 @@ func (n *Node) tell(c *conn) {
 		err = c.write(TypeIdentity, 0, b)
 	}
 	if err != nil {
-		n.cfg.Log.Debug("identity not told", "inst", c.p.entry.Inst, "err", err)
+		n.cfg.Log.Debug("identity not told", "peer", c.p.entry.Inst, "err", err)
 	}
 }
 
@@ -246,7 +246,7 @@ func (n *Node) dial(p *peer) {
 		p.reason = err.Error()
 		p.mu.Unlock()
 		if news && n.ctx.Err() == nil {
-			n.cfg.Log.Info("MAL link down", "inst", p.entry.Inst, "addr", p.entry.Addr(), "err", err)
+			n.cfg.Log.Info("MAL link down", "peer", p.entry.Inst, "addr", p.entry.Addr(), "err", err)
 		}
 		if n.cfg.Clock.Sleep(n.ctx, wait) != nil {
 			return
@@ -266,7 +266,7 @@ func (n *Node) linkUp(c *conn, h *hello) {
 	c.p.ident = &h.Identity
 	c.p.reason = ""
 	c.p.mu.Unlock()
-	n.cfg.Log.Info("MAL link up", "inst", inst, "mode", h.Identity.Mode, "status", h.Identity.Status)
+	n.cfg.Log.Info("MAL link up", "peer", inst, "mode", h.Identity.Mode, "status", h.Identity.Status)
 	c.start()
 	// The identity in our hello may be older than the last change told.
 	n.wg.Go(func() { n.tell(c) })
@@ -423,7 +423,7 @@ func (n *Node) inbound(nc net.Conn) {
 	c.start()
 	<-served
 	err = c.run(n.h.Serve)
-	n.cfg.Log.Debug("MAL connection ended", "inst", p.entry.Inst, "err", err)
+	n.cfg.Log.Debug("MAL connection ended", "peer", p.entry.Inst, "err", err)
 }
 
 // welcome answers a hello.

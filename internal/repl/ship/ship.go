@@ -407,7 +407,7 @@ func (s *Shipper) outcome(t *target, pkg *redo.Package, kind mal.Kind, err error
 		t.setInvalid()
 	}
 	t.mu.Unlock()
-	s.cfg.Log.Error("send failed", "inst", t.Inst, "type", t.Type, "gseq", pkg.GSEQ, "err", err)
+	s.cfg.Log.Error("send failed", "peer", t.Inst, "type", t.Type, "gseq", pkg.GSEQ, "err", err)
 	s.cfg.OnChange()
 	return fmt.Errorf("%v archive to %s: %w", t.Type, t.Inst, err)
 }

@@ -72,7 +72,7 @@ func (s *Shipper) tell(t *target) {
 		s.mu.Unlock()
 		if pos.Seq != 0 && valid && !overtaken {
 			if err := s.cfg.Transport.Notify(t.Inst, mal.TypeHardened, mal.Hardened{Pos: pos, OpenID: id}.Append(nil)); err != nil {
-				s.cfg.Log.Debug("notice not sent", "inst", t.Inst, "err", err)
+				s.cfg.Log.Debug("notice not sent", "peer", t.Inst, "err", err)
 			}
 		}
 	}
@@ -139,7 +139,7 @@ func (s *Shipper) settleValid(t *target) error {
 	case code == standby.CodeNotNext || code == standby.CodeLineage:
 		return err
 	default:
-		s.cfg.Log.Warn("standby does not take our claim", "inst", t.Inst, "err", err)
+		s.cfg.Log.Warn("standby does not take our claim", "peer", t.Inst, "err", err)
 	}
 	return nil
 }
@@ -203,7 +203,7 @@ func (s *Shipper) behind(t *target, err error) {
 	}
 	t.mu.Unlock()
 	reason := fmt.Sprintf("%v archive to %s: %v", t.Type, t.Inst, err)
-	s.cfg.Log.Error("standby does not have what its archive state says", "inst", t.Inst, "err", err)
+	s.cfg.Log.Error("standby does not have what its archive state says", "peer", t.Inst, "err", err)
 	s.cfg.Engine.Suspend(reason)
 	s.cfg.OnChange()
 }
@@ -279,7 +279,7 @@ func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		s.cfg.Log.Warn("standby not told that its archive is Invalid", "inst", t.Inst, "err", err)
+		s.cfg.Log.Warn("standby not told that its archive is Invalid", "peer", t.Inst, "err", err)
 	}
 	<-t.send
 }
