@@ -250,7 +250,7 @@ func (l *load) waitAckAfter(ctx context.Context, t0 time.Time, patience time.Dur
 // primary may have changed as often as given.
 func (l *load) check(t *testing.T, changes int) {
 	t.Helper()
-	if least := max(changes, 5) * 10; len(l.acked) < least || len(l.seen) < least {
+	if least := max(changes*10, 16); len(l.acked) < least || len(l.seen) < least {
 		t.Errorf("only %d acknowledged and %d seen rows: the load did not run", len(l.acked), len(l.seen))
 	}
 	settle(t, l.sys)

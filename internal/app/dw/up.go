@@ -91,15 +91,27 @@ func Up(ctx context.Context, o Options, bin string, out io.Writer) (*System, err
 }
 
 // checkDir refuses a directory that holds something else: `dw down -wipe`
-// would remove that with it.
+// would remove that with it. Empty directories, disks mounted for the databases
+// say, hold nothing.
 func (s *System) checkDir() error {
 	l, err := os.ReadDir(s.Dir)
-	if errors.Is(err, os.ErrNotExist) || (err == nil && len(l) == 0) {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %s is not empty and holds no system; give a new or an empty directory with -dir", errState, s.Dir)
+	for _, e := range l {
+		var inside []os.DirEntry
+		if e.IsDir() {
+			if inside, err = os.ReadDir(filepath.Join(s.Dir, e.Name())); err != nil {
+				return err
+			}
+		}
+		if !e.IsDir() || len(inside) > 0 {
+			return fmt.Errorf("%w: %s is not empty and holds no system; give a new or an empty directory with -dir", errState, s.Dir)
+		}
+	}
+	return nil
 }
 
 // checkPorts refuses ports that something else uses, before anything is made.
