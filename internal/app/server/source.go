@@ -38,7 +38,7 @@ func (v source) Database() []views.DatabaseRow {
 	c := s.eng.Control()
 	r := views.DatabaseRow{Name: c.DBName, CreateTime: c.Created, ArchMode: "N", Status: int(s.eng.Status()), Role: int(s.eng.Mode()),
 		PageSize: c.PageSize, DSCNodes: 1, OpenCount: int64(s.eng.Lineage().Last().ID), StartupTime: s.started,
-		PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, TotalSize: int64(s.eng.Store().Pages())}
+		PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, TotalSize: int64(s.eng.Store().Pages()), LastCkptTime: s.eng.LastCheckpoint()}
 	if s.cfg.Arch != nil {
 		r.ArchMode = "Y"
 	}

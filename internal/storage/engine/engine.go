@@ -41,6 +41,7 @@ type Engine struct {
 	ctl       ctl.Control
 	status    base.Status
 	lineage   base.Lineage // hardened open records
+	ckptAt    time.Time    // end of the last checkpoint
 	logged    base.Lineage // open records in the online log beyond those, not hardened yet
 	reason    string       // of Suspend
 	reasonAt  time.Time

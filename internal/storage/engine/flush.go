@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"syscall"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/storage/redo"
@@ -331,5 +332,16 @@ func (e *Engine) Checkpoint(ctx context.Context) error {
 	if err := e.log.SetCheckpoint(pos.LSN, lseq); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
+	e.mu.Lock()
+	e.ckptAt = e.cfg.Clock.Now()
+	e.mu.Unlock()
 	return nil
+}
+
+// LastCheckpoint tells when the last checkpoint of this process ended; zero when
+// there was none.
+func (e *Engine) LastCheckpoint() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ckptAt
 }
