@@ -17,8 +17,8 @@
 //
 // It keeps G1 (a commit is reported only after WaitHardened, and the write lock
 // is released before that wait), G2 (outside the write lock only hardened
-// snapshots are read, and rows read under it go out when what it works upon is
-// hardened) and the SQL part of G8. Locks, snapshots and hardening
+// snapshots are read; rows read and errors made under it go out when what they
+// are made of is hardened) and the SQL part of G8. Locks, snapshots and hardening
 // themselves are the storage layer's; what clients speak is pgwire's.
 package session
 
@@ -105,6 +105,7 @@ type Backend struct {
 	gate    gate  // goes with writer
 	writer  *conn // only touched by the owner of gate
 	lastLSN atomic.Uint64
+	ddlLSN  atomic.Uint64 // lastLSN after the last change of the schema
 	maxTime time.Duration // of the statements of a common transaction
 
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened

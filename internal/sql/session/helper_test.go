@@ -31,6 +31,8 @@ type testDB struct {
 	lsn  base.LSN
 	hold bool
 
+	waits atomic.Int32 // calls of WaitHardened that wait
+
 	flight chan struct{}
 }
 
@@ -88,6 +90,8 @@ func (d *testDB) Flight() <-chan struct{} { return d.flight }
 func (d *testDB) WaitHardened(ctx context.Context, lsn base.LSN) error {
 	stop := context.AfterFunc(ctx, d.cond.Broadcast)
 	defer stop()
+	d.waits.Add(1)
+	defer d.waits.Add(-1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for d.store.Hardened() < lsn {

@@ -478,6 +478,7 @@ func (p *Portal) autocommit() ([]valueRow, int64, error) {
 			s.b.runJobs(j)
 		}
 		if j.err != nil {
+			s.seen = j.lsn
 			return nil, 0, j.err
 		}
 		return j.rows, j.n, s.waitHardened(j.lsn)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"datawatch/internal/base"
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 )
@@ -30,6 +31,7 @@ type Session struct {
 	modeGen uint64
 	idle    *time.Timer
 	txTime  time.Time // now() inside a transaction
+	seen    base.LSN  // what the running statement has looked at under a write lock that it no longer has; see errorSeen
 	turn    chan bool // where the session waits for the write lock; see waiter
 
 	// Interruption.
@@ -72,6 +74,7 @@ func (s *Session) enter(ctx context.Context) error {
 		s.idle.Stop()
 		s.idle = nil
 	}
+	s.seen = 0
 	s.cmu.Lock()
 	if s.ctx.Err() != nil {
 		s.renew()
@@ -380,6 +383,9 @@ func (s *Session) fail(err error, st *Stmt) error {
 	s.smu.Lock()
 	s.errs++
 	s.smu.Unlock()
+	if s.tx.locked {
+		s.seen = max(s.seen, s.tx.base)
+	}
 	switch {
 	case s.tx.active && s.tx.implicit:
 		s.rollbackTx()
@@ -390,7 +396,7 @@ func (s *Session) fail(err error, st *Stmt) error {
 		}
 		s.setStatus()
 	}
-	return e
+	return s.errorSeen(e)
 }
 
 const (

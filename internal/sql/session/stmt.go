@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
+	"datawatch/internal/base"
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 )
@@ -73,6 +75,11 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 	st.main = st.write && (cs.rec.main || !cs.rec.temp)
 	st.describe(c, cs)
 	st.paramTypes(c, cs, oids)
+	if s.tx.locked && s.tx.base > 0 && s.b.ddlLSN.Load() > 0 { // the schema as somebody has just made it
+		if err := s.b.cfg.DB.WaitHardened(s.ctx, base.LSN(s.b.ddlLSN.Load())); err != nil {
+			return st, fmt.Errorf("wait until the schema is secured: %w", err)
+		}
+	}
 	return st, nil
 }
 

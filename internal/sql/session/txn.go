@@ -125,9 +125,9 @@ func (s *Session) lockStore(c *conn) (*conn, error) {
 // unlockWrite gives the write lock back and returns the LSN that whatever the
 // session did or saw needs hardened.
 func (s *Session) unlockWrite(c *conn) base.LSN {
-	lsn := s.b.release(c)
+	s.seen = s.b.release(c)
 	s.b.gate.unlock()
-	return lsn
+	return s.seen
 }
 
 // release undoes lockStore. The LSN is that of unlockWrite.
@@ -137,7 +137,8 @@ func (b *Backend) release(c *conn) base.LSN {
 		b.log.Error("rollback failed; the connection is replaced", "err", err)
 	}
 	c.unuse()
-	if c.ddl {
+	ddl := c.ddl
+	if ddl {
 		c.ddl = false
 		c.flush()
 	}
@@ -145,6 +146,9 @@ func (b *Backend) release(c *conn) base.LSN {
 		b.lastLSN.Store(lsn)
 	}
 	lsn := base.LSN(b.lastLSN.Load())
+	if ddl {
+		b.ddlLSN.Store(uint64(lsn))
+	}
 	b.cfg.DB.UnlockWrite(c.h)
 	if c == b.writer && c.old {
 		c.close()
@@ -155,6 +159,7 @@ func (b *Backend) release(c *conn) base.LSN {
 
 // waitHardened waits until a commit cannot be lost any more (G1).
 func (s *Session) waitHardened(lsn base.LSN) error {
+	s.seen = 0
 	if lsn == 0 {
 		return nil
 	}
@@ -194,6 +199,31 @@ func (s *Session) waitSeen() error {
 	}
 	s.tx.base = 0
 	return nil
+}
+
+// errorSeen returns e when everything is hardened that the failed statement has
+// looked at under the write lock: a duplicate key says that the other row is
+// there, a missing table that somebody has dropped it (G2). When that cannot be
+// waited for, the client is told so and nothing of what was seen.
+func (s *Session) errorSeen(e error) error {
+	lsn := s.seen
+	if s.seen = 0; lsn == 0 {
+		return e
+	}
+	s.setWaiting(waitRows)
+	err := s.b.cfg.DB.WaitHardened(s.ctx, lsn)
+	s.setWaiting("")
+	switch cause := context.Cause(s.ctx); {
+	case err == nil:
+		if lsn >= s.tx.base {
+			s.tx.base = 0
+		}
+		return e
+	case cause != nil: // mapError knows who ended it
+		return s.mapError(cause, nil)
+	default:
+		return s.mapError(fmt.Errorf("wait until what the statement has seen is secured: %w", err), nil)
+	}
 }
 
 // writeTx makes the session's transaction a writing one: the write lock, on a
