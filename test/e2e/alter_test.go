@@ -53,8 +53,8 @@ func TestAlterDatabase(t *testing.T) {
 		{"ALTER DATABASE MOUNT", "25001", ""},
 		{"ROLLBACK", "", "NORMAL OPEN"},
 		{"ALTER DATABASE MOUNT", "", "NORMAL MOUNT"},
-		{"SELECT n FROM a", "55000", "NORMAL MOUNT"},
-		{"INSERT INTO a VALUES (4)", "55000", "NORMAL MOUNT"},
+		{"SELECT n FROM a", "57P03", "NORMAL MOUNT"},
+		{"INSERT INTO a VALUES (4)", "57P03", "NORMAL MOUNT"},
 		{"SELECT count(*) FROM V$PARAMETER", "", "NORMAL MOUNT"},
 		{"ALTER DATABASE SUSPEND", "55000", "NORMAL MOUNT"},
 		// ALTER_MODE_STATUS = 0: nothing by hand, but the mode of a Normal database.

@@ -119,6 +119,7 @@ type Backend struct {
 	quiet    atomic.Int32 // > 0: statements that need the database are refused
 	quietMsg string
 	wasOpen  atomic.Bool
+	mode     atomic.Uint32 // base.Mode, as StatusChanged last saw it
 	modeGen  atomic.Uint64 // changes with mode and status, for ParameterStatus
 }
 
@@ -147,6 +148,7 @@ func New(cfg Config) *Backend {
 	}
 	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048)}
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
+	b.mode.Store(uint32(cfg.DB.Mode()))
 	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
 	b.empty = newPool(2, func() (*conn, error) { return b.open(emptyConn) })
 	return b
@@ -173,19 +175,23 @@ func (b *Backend) notOpen() *sqlapi.Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.quiet.Load() > 0 {
-		return &sqlapi.Error{Code: "55000", Message: "the database is changing its status: " + b.quietMsg}
+		return &sqlapi.Error{Code: codeNotNow, Message: "the database is changing its status: " + b.quietMsg}
 	}
-	return &sqlapi.Error{Code: "55000",
+	return &sqlapi.Error{Code: codeNotNow,
 		Message: "database is in status " + b.cfg.DB.Status().String() + ": tables cannot be accessed",
 		Hint:    "V$ views and administration work; ALTER DATABASE OPEN [FORCE] opens the database."}
 }
 
 // StatusChanged tells sessions that the mode or status may have changed: a
 // database that is no longer open rolls every transaction back and keeps the
-// connections (manual 2.2.4). Call it from the engine's OnChange; it does not
-// block.
+// connections (manual 2.2.4); a primary that has become a standby ends them, so
+// that clients look for the new primary. Call it from the engine's OnChange; it
+// does not block.
 func (b *Backend) StatusChanged() {
 	b.modeGen.Add(1)
+	if mode := b.cfg.DB.Mode(); base.Mode(b.mode.Swap(uint32(mode))) == base.ModePrimary && mode == base.ModeStandby {
+		go b.demoted()
+	}
 	st := b.cfg.DB.Status()
 	open := isOpen(st)
 	if b.wasOpen.Swap(open) && !open {
@@ -308,7 +314,17 @@ func (b *Backend) CancelSession(id uint32) bool {
 // DropAll ends every session with FATAL 57P01 and the reason; new ones may come.
 func (b *Backend) DropAll(reason string) {
 	for _, s := range b.list() {
-		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: "57P01", Message: "terminating connection: " + reason})
+		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: "terminating connection: " + reason})
+	}
+}
+
+// demoted ends the sessions of what was the primary. Whoever changes the mode
+// by hand keeps his.
+func (b *Backend) demoted() {
+	for _, s := range b.list() {
+		if s.waitingFor() != waitAdmin {
+			s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: "terminating connection: the database is a standby now"})
+		}
 	}
 }
 

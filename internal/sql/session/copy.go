@@ -157,7 +157,7 @@ func (p *Portal) copyIn(next func(context.Context) ([]sqlapi.Value, error)) (int
 	s, st := p.s, p.st
 	switch {
 	case s.tx.failed:
-		return 0, abortedError(s.tx.reason)
+		return 0, s.aborted()
 	case p.ran:
 		return 0, &sqlapi.Error{Code: "55000", Message: "portal cannot be run any more"}
 	case s.tx.active && s.tx.readOnly && st.main:

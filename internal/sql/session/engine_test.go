@@ -83,7 +83,7 @@ func TestEngine(t *testing.T) {
 		t.Error("no verifier in status Mount")
 	}
 	c := env.client()
-	c.fails("select * from t", "55000")
+	c.fails("select * from t", "57P03")
 	if err := eng.OpenDatabase(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestEngine(t *testing.T) {
 	}
 	until(t, "the open transaction is rolled back", func() bool { return w.describe().State == "idle in transaction (aborted)" })
 	w.exec("rollback")
-	w.fails("select 1 from t", "55000")
+	w.fails("select 1 from t", "57P03")
 	if err := eng.OpenDatabase(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,21 @@ import (
 	"datawatch/internal/storage/engine"
 )
 
+// What clients are told about a database that changes its status or role. The
+// codes are those that drivers and pools act upon. PostgreSQL's own for a server
+// that ends or is not up yet, class 57P: HikariCP and Npgsql throw a connection
+// away on them (Npgsql's retrying strategy runs 57P03 again), Spring and
+// SQLAlchemy take them for a lost resource. pgx, node-postgres, lib/pq and psycopg
+// look at the severity only: FATAL closes a connection, any other error leaves it
+// in the pool. So a session that is of no more use to a client that writes is
+// ended with FATAL (Backend.demoted), and a switchover costs every pool one
+// error a connection. 55000 means a mistake of the application to all of them,
+// and 57014 that somebody asked for it; both are repeated by none.
+const (
+	codeNotNow = "57P03" // cannot_connect_now: the database is not open; later, or elsewhere
+	codeEnded  = "57P01" // admin_shutdown: statement, transaction or session are over; again on another connection
+)
+
 // constraintCodes maps SQLite's constraint kinds.
 var constraintCodes = map[sqlite3.ExtendedErrorCode]string{
 	sqlite3.CONSTRAINT_UNIQUE: "23505", sqlite3.CONSTRAINT_PRIMARYKEY: "23505", sqlite3.CONSTRAINT_ROWID: "23505",
@@ -123,7 +138,7 @@ func (s *Session) mapError(err error, st *Stmt) error {
 	var x sqlite3.ExtendedErrorCode
 	if !errors.As(err, &x) {
 		if errors.Is(err, errPoolClosed) {
-			return &sqlapi.Error{Severity: "FATAL", Code: "57P01", Message: err.Error()}
+			return &sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: err.Error()}
 		}
 		if errors.Is(err, syscall.ENOSPC) {
 			return &sqlapi.Error{Code: "53100", Message: err.Error()}
@@ -157,7 +172,7 @@ func (s *Session) mapError(err error, st *Stmt) error {
 			case errors.Is(se, engine.ErrReadOnly):
 				return readOnlyError("standby", "this statement")
 			case errors.Is(se, engine.ErrClosed):
-				code = "57P01"
+				code = codeEnded
 			case errors.Is(se, engine.ErrTooLarge):
 				code = "54000"
 			case errors.Is(se, context.Canceled) && context.Cause(s.ctx) != nil:

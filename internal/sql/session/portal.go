@@ -154,7 +154,7 @@ func (st *Stmt) text() string {
 func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, error) {
 	s, st := p.s, p.st
 	if s.tx.failed && !endsFailed(st.p.Kind) {
-		return "", false, abortedError(s.tx.reason)
+		return "", false, s.aborted()
 	}
 	if p.cur != nil {
 		return p.fetch(maxRows, row)

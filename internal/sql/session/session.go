@@ -190,7 +190,7 @@ func (s *Session) watchIdle() {
 func (s *Session) rollbackNow(reason string) {
 	s.cmu.Lock()
 	if s.running && s.waitingFor() != waitHardened && s.waitingFor() != waitAdmin {
-		s.cancel(&sqlapi.Error{Code: "57014", Message: "canceling statement: " + reason})
+		s.cancel(&sqlapi.Error{Code: codeEnded, Message: "canceling statement: " + reason})
 	}
 	waits := s.running && (s.waitingFor() == waitHardened || s.waitingFor() == waitAdmin)
 	s.cmu.Unlock()
@@ -202,10 +202,10 @@ func (s *Session) rollbackNow(reason string) {
 	if s.closed || !s.tx.active && len(s.cursors) == 0 {
 		return
 	}
-	open := s.tx.active && !s.tx.implicit
+	open, told := s.tx.active && !s.tx.implicit, s.tx.failed
 	s.rollbackTx()
 	if open {
-		s.tx.active, s.tx.failed, s.tx.reason = true, true, reason
+		s.tx.active, s.tx.failed, s.tx.reason, s.tx.told = true, true, reason, told
 		s.setStatus()
 	}
 }

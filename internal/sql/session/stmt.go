@@ -44,7 +44,7 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 	}
 	st.p = p
 	if s.tx.failed && p.Kind != dialect.Empty && !endsFailed(p.Kind) {
-		return st, abortedError(s.tx.reason)
+		return st, s.aborted()
 	}
 	if p.Kind == dialect.Copy {
 		return s.prepareCopy(p)

@@ -19,6 +19,7 @@ type txn struct {
 	implicit bool // of a series up to Sync, or of a simple query with several statements
 	failed   bool
 	reason   string // why it was rolled back from outside
+	told     bool   // and the client knows
 	iso      string
 	readOnly bool
 	ran      bool // a query has run: the isolation level is fixed
@@ -446,14 +447,14 @@ func (s *Session) rollbackTo(name string) error {
 	}
 	s.closeCursors()
 	if s.tx.reason != "" {
-		return abortedError(s.tx.reason)
+		return s.aborted()
 	}
 	if s.tx.c != nil {
 		if s.tx.c.db.GetAutocommit() {
 			// SQLite gave the whole transaction up (interrupted in a write, disk full).
-			s.tx.reason = "the statement that failed ended the whole transaction"
+			s.tx.reason, s.tx.told = "the statement that failed ended the whole transaction", true
 			s.releaseTx()
-			return abortedError(s.tx.reason)
+			return s.aborted()
 		}
 		if err := s.tx.c.run("ROLLBACK TO " + dialect.QuoteName(name)); err != nil {
 			return err
@@ -468,10 +469,18 @@ func (s *Session) rollbackTo(name string) error {
 	return nil
 }
 
-func abortedError(reason string) *sqlapi.Error {
+// aborted refuses a statement in a failed transaction. The first after the
+// transaction was rolled back from outside, be it COMMIT, says so: a client that
+// has seen no error yet takes the tag ROLLBACK for success, or a 25P02 for a
+// mistake of its own.
+func (s *Session) aborted() *sqlapi.Error {
+	if s.tx.reason != "" && !s.tx.told {
+		s.tx.told = true
+		return &sqlapi.Error{Code: codeEnded, Message: "the transaction was rolled back: " + s.tx.reason}
+	}
 	e := &sqlapi.Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
-	if reason != "" {
-		e.Detail = "The transaction was rolled back: " + reason + "."
+	if s.tx.reason != "" {
+		e.Detail = "The transaction was rolled back: " + s.tx.reason + "."
 	}
 	return e
 }

@@ -174,10 +174,14 @@ func (s *Session) commitStmt(st *parsed) (string, error) {
 	modes := s.chain(st)
 	tag := st.Tag
 	var err error
-	if s.tx.failed {
+	switch {
+	case s.tx.reason != "" && !s.tx.told:
+		err = s.aborted()
+		s.rollbackTx()
+	case s.tx.failed:
 		tag = "ROLLBACK"
 		s.rollbackTx()
-	} else {
+	default:
 		err = s.commit()
 	}
 	if st.Chain && err == nil {
