@@ -66,7 +66,7 @@ chaos: export DW_SWITCHOVERS ?= 200
 chaos: export DW_ROUNDS ?= 30
 chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
-	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover)$$' ./test/e2e $(ARGS)
+	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestProof)$$' ./test/e2e $(ARGS)
 
 generate:
 	$(GO) generate ./...

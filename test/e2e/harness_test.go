@@ -60,7 +60,7 @@ func programs(t testing.TB) string {
 
 var (
 	portsMu  sync.Mutex
-	nextPort = 20000 + os.Getpid()%200*40
+	nextPort = envInt("DW_E2E_PORT", 20000+os.Getpid()%200*40)
 )
 
 // freePort finds a base port such that all ports of a system of n databases
