@@ -484,7 +484,7 @@ func (m *model) breakLink(a, b string) {
 
 func TestRandomWalksKeepG3(t *testing.T) {
 	taken, failovers := 0, 0
-	rapid.Check(t, func(t *rapid.T) {
+	walks(t, func(t *rapid.T) {
 		m := newModel(t)
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			m.step()

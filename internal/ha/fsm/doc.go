@@ -33,6 +33,11 @@
 // which an operator makes archives Invalid or forces an opening or a takeover,
 // and MANUAL mode, where an operator decides about takeovers.
 //
+// When every database of the group is heard and none is primary, the one whose
+// log contains all the others becomes primary (lead), after a restarted primary
+// that is behind a standby has become a standby itself (yield). Neither makes an
+// archive Invalid or opens; the opening that follows obeys the rules above.
+//
 // # Claims
 //
 // A standby may take over only while its instance holds the primary's word

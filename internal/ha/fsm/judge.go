@@ -106,6 +106,33 @@ func byPosition(local, remote proto.InstanceStatus) (Verdict, string) {
 	return EitherJoins, text
 }
 
+// prefix reports whether the log of a is a part of that of b, whatever their
+// modes: b's log goes on where a's ends. Equal logs are prefixes of each other.
+func prefix(a, b proto.InstanceStatus) bool {
+	if a.PmntMagic != 0 && b.PmntMagic != 0 && a.PmntMagic != b.PmntMagic {
+		return false
+	}
+	rel, n := a.Lineage.Compare(b.Lineage)
+	switch rel {
+	case base.Equal:
+		return !end(b).Less(end(a))
+	case base.LocalContained:
+		at, ok := forkPosition(b.Lineage, n)
+		return ok && !at.Less(end(a))
+	}
+	return false
+}
+
+// goesFirst chooses between databases with equal logs: the one that made the
+// last opening, or the first by name.
+func goesFirst(a, b proto.InstanceStatus) bool {
+	last := a.Lineage.Last().CurInst
+	if (a.InstName == last) != (b.InstName == last) {
+		return a.InstName == last
+	}
+	return a.InstName < b.InstName
+}
+
 // forkPosition is the position recorded by the first of the last n records.
 func forkPosition(l base.Lineage, n int) (base.Position, bool) {
 	if n <= 0 || n > len(l) {
@@ -190,9 +217,11 @@ func (x *m) outranked() (name string, split bool, why string) {
 			}
 		case EitherJoins:
 			// Both are Primary in Mount: the one that was being switched to
-			// goes on, the one that made the last opening gives way.
-			if in.Mode == base.ModePrimary && in.Status == base.StatusMount && in.Lineage.Last().CurInst == in.InstName &&
-				ri.Lineage.Last().CurInst != ri.InstName {
+			// goes on, the one that made the last opening gives way; among
+			// others that mean to lead, the first by name goes on.
+			last := in.Lineage.Last().CurInst
+			if in.Mode == base.ModePrimary && in.Status == base.StatusMount && ri.InstName != last &&
+				(in.InstName == last || ri.InstName < in.InstName) {
 				return n, false, n + " is Primary too: " + text
 			}
 		case Split:

@@ -48,7 +48,7 @@ func (x *m) decideOpen() {
 	case in.Mode == base.ModeNormal, x.demote():
 		return
 	case in.Mode == base.ModeStandby:
-		x.goBack()
+		x.lead()
 		return
 	case in.Status == base.StatusSuspend:
 		x.decideSuspended()

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"datawatch/internal/base"
+	"datawatch/internal/ha/fsm"
 )
 
 func TestStartAndKillPrimary(t *testing.T) {
@@ -99,24 +100,50 @@ func (w *world) repair() {
 	w.startMonitor()
 }
 
+// walk lets faults happen, each followed by some time, and then lets the group
+// become healthy.
+func walk(t tester, cfg fsm.Config, seed uint64, databases int, faults []int) {
+	t.Helper()
+	w := newWorld(t, seed, databases, cfg)
+	w.startAll()
+	w.settle(2 * time.Minute)
+	for _, k := range faults {
+		w.fault(k % 1024)
+		w.run(time.Duration(k/1024) * 600 * time.Millisecond)
+		w.fail()
+	}
+	w.log("REPAIR")
+	w.repair()
+	w.settle(10 * time.Minute)
+	w.durable()
+}
+
 // TestRandomWalks: whatever happens, G3 and durability hold, nothing splits,
 // and once faults stop the group becomes healthy again without a hand.
 func TestRandomWalks(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
+	walks(t, func(rt *rapid.T) {
 		cfg := auto()
 		cfg.Reconnect = rapid.Bool().Draw(rt, "reconnect")
 		cfg.FailoverForce = rapid.Bool().Draw(rt, "force")
-		w := newWorld(rt, rapid.Uint64().Draw(rt, "seed"), rapid.IntRange(2, 4).Draw(rt, "databases"), cfg)
-		w.startAll()
-		w.settle(2 * time.Minute)
-		for _, k := range rapid.SliceOfN(rapid.IntRange(0, 1<<14), 1, 25).Draw(rt, "faults") {
-			w.fault(k % 1024)
-			w.run(time.Duration(k/1024) * 600 * time.Millisecond)
-			w.fail()
-		}
-		w.log("REPAIR")
-		w.repair()
-		w.settle(10 * time.Minute)
-		w.durable()
+		walk(rt, cfg, rapid.Uint64().Draw(rt, "seed"), rapid.IntRange(2, 4).Draw(rt, "databases"),
+			rapid.SliceOfN(rapid.IntRange(0, 1<<14), 1, 25).Draw(rt, "faults"))
 	})
+}
+
+// TestWalksThatFailedOnce: each found something that is mended now.
+func TestWalksThatFailedOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		reconnect, force bool
+		databases        int
+		seed             uint64
+		faults           []int
+	}{
+		"the successor dies before it opens": {false, false, 2, 2, []int{1987, 144}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := auto()
+			cfg.Reconnect, cfg.FailoverForce = c.reconnect, c.force
+			walk(t, cfg, c.seed, c.databases, c.faults)
+		})
+	}
 }

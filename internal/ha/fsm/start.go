@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strings"
 
 	"datawatch/internal/base"
@@ -69,7 +70,7 @@ func (x *m) decideStartup() {
 	case in.Status == base.StatusSuspend:
 		x.decideSuspended()
 	case in.Mode == base.ModeStandby:
-		if !x.goBack() {
+		if !x.lead() {
 			x.openStandby()
 		}
 	default:
@@ -155,28 +156,30 @@ func (x *m) openStandby() {
 	}
 }
 
-// goBack makes a database primary again when a switchover was cut off between
-// the two changes of mode: every database is a standby of the same lineage, no
-// command is held anywhere, and this instance made the last opening.
-func (x *m) goBack() bool {
+// lead makes the standby whose log reaches furthest primary when nobody is:
+// a switchover was cut off between the two changes of mode, or a primary has
+// yielded to a standby that died while it took over. Every database of the
+// group is heard, normal and Standby, no command is held anywhere, and all their
+// logs are prefixes of this one; among equals the one that made the last opening
+// leads.
+//
+// G1: what was acknowledged is in the log of the primary that acknowledged it,
+// which is among those heard, so it is in this one. G3: no standby acknowledges
+// anything, and Primary in Mount is not open yet: the opening asks every watcher
+// again, and one that serves a takeover or is Primary by now refuses. G7: a
+// package kept beyond this log was never acknowledged; the opening has it dropped.
+func (x *m) lead() bool {
 	in := x.In.Status
-	if in.Lineage.Last().CurInst != in.InstName || len(in.Lineage) == 0 || len(x.names()) == 0 {
-		return false
-	}
-	if x.now.Before(x.notBefore) {
+	if len(in.Lineage) == 0 || len(x.names()) == 0 || x.now.Before(x.notBefore) || !x.allStandbys() {
 		return false
 	}
 	for _, n := range x.names() {
-		if !x.instOK(n, x.now) || x.commandElsewhere() != "" {
-			return false
-		}
 		ri := x.Remotes[n].Status.Inst
-		rel, _ := in.Lineage.Compare(ri.Lineage)
-		if ri.Mode != base.ModeStandby || (rel != base.Equal && rel != base.RemoteContained) {
+		if !prefix(ri, in) {
+			x.why("no database is primary, and the log of %s (%s) is not a part of the one here (%s)", n, end(ri), end(in))
 			return false
 		}
-		if rel == base.Equal && (in.Apply.Less(ri.Apply) || in.Keep.Less(ri.Keep) && in.Apply.Less(ri.Keep)) {
-			x.why("%s is ahead of the database that made the last opening", n)
+		if prefix(in, ri) && !goesFirst(in, ri) {
 			return false
 		}
 	}
@@ -185,12 +188,56 @@ func (x *m) goBack() bool {
 		steps = append([]proto.InstanceCommand{simple(proto.CmdMount)}, steps...)
 	}
 	x.to(Startup, "", "all databases are standbys")
-	x.run(proc{kind: procToPrimary, steps: steps, why: "all databases are standbys of one lineage and this one made the last opening"})
+	x.run(proc{kind: procToPrimary, steps: steps, why: "all databases are standbys, and none has redo that this one is without"})
 	return true
+}
+
+// yield makes a restarted primary a standby when a standby has redo that it is
+// without: one that took over, applied its kept package and died before it
+// opened. Then lead makes that one primary. All conditions of lead but this
+// database's mode must hold, so that somebody can lead afterwards.
+//
+// G1, G3: a standby acknowledges nothing, and no log is changed.
+func (x *m) yield() bool {
+	in := x.In.Status
+	if !x.allStandbys() {
+		return false
+	}
+	for _, n := range x.names() {
+		ri := x.Remotes[n].Status.Inst
+		if !prefix(in, ri) || prefix(ri, in) {
+			continue
+		}
+		for _, o := range x.names() {
+			if !prefix(x.Remotes[o].Status.Inst, ri) {
+				x.why("%s has redo that this database is without, but %s could not follow it", n, o)
+				return false
+			}
+		}
+		why := fmt.Sprintf("%s has redo up to %s, this database up to %s only, and nobody is primary", n, end(ri), end(in))
+		x.to(Startup, "", why)
+		x.run(proc{kind: procToStandby, steps: []proto.InstanceCommand{setMode(base.ModeStandby)}, why: why})
+		return true
+	}
+	return false
+}
+
+// allStandbys: every other database of the group is heard, normal and Standby,
+// and no watcher is in the hands of a command.
+func (x *m) allStandbys() bool {
+	for _, n := range x.names() {
+		if !x.instOK(n, x.now) || !x.answers(n) || x.Remotes[n].Status.Inst.Mode != base.ModeStandby {
+			return false
+		}
+	}
+	return x.commandElsewhere() == ""
 }
 
 // openPrimary opens a primary that every remote database can join.
 func (x *m) openPrimary() {
+	if x.yield() {
+		return
+	}
 	missing, ok := x.openConditions()
 	if !ok {
 		x.readySince = x.now

@@ -83,6 +83,7 @@ func TestSwitchoverCutOff(t *testing.T) {
 	for _, how := range []string{"monitor dies", "monitor lives but gives up", "primary dies too", "standby dies too", "watchers restart too"} {
 		for until := 1; until < switchSteps; until++ {
 			t.Run(fmt.Sprintf("%s before step %d", how, until), func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t, uint64(until), 2, auto())
 				w.startAll()
 				w.settle(time.Minute)
@@ -340,5 +341,45 @@ func TestMutationsAreCaught(t *testing.T) {
 		if why == "" {
 			t.Errorf("%s: not noticed", name)
 		}
+	}
+}
+
+// TestSuccessorDiesToo: the primary dies, and the standby that takes over dies
+// at every moment of that, most of all after it has applied the package that the
+// primary is without and before it has opened. Both are restarted: nothing is
+// lost (G1), and the group becomes healthy without a hand.
+func TestSuccessorDiesToo(t *testing.T) {
+	beyond, opened := 0, 0
+	for n := 2; n <= 4; n++ {
+		for at := range 16 {
+			cfg := auto()
+			cfg.Reconnect = false
+			w := newWorld(t, uint64(2*n+at), n, cfg)
+			w.startAll()
+			w.settle(time.Minute)
+			w.run(3 * time.Second)
+			w.dbs["A"].dieNext = true // it has sent what it does not have
+			w.run(time.Duration(300+50*at) * time.Millisecond)
+			succ := "B"
+			for _, x := range w.names[1:] {
+				if w.ws[x].st.W == fsm.Takeover || w.dbs[x].mode == base.ModePrimary {
+					succ = x
+				}
+			}
+			s, a := w.dbs[succ], w.dbs["A"]
+			if len(s.log) > len(a.log) && s.mode == base.ModeStandby {
+				beyond++
+			}
+			if s.status == base.StatusOpen && s.mode == base.ModePrimary {
+				opened++
+			}
+			s.crash()
+			w.links()
+			w.settle(3 * time.Minute)
+			w.durable()
+		}
+	}
+	if beyond < 3 || opened < 3 {
+		t.Fatalf("the successor died %d times with redo that the primary was without, %d times when it was open: too few to prove anything", beyond, opened)
 	}
 }
