@@ -27,6 +27,7 @@ type (
 	Monitor   = monitor.Monitor
 	Config    = monitor.Config
 	LogConfig = monitor.LogConfig
+	TLS       = monitor.TLS
 	Group     = monitor.Group
 	Message   = monitor.Message
 	Choice    = monitor.Choice

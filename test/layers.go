@@ -36,7 +36,7 @@ var layers = []layer{
 	{"high availability", []string{"internal/ha"}},
 	{"replication", []string{"internal/repl"}},
 	{"storage", []string{"internal/storage"}},
-	{"tools of every layer", []string{"internal/config", "internal/event", "internal/wire", "internal/ha/proto", "internal/certs", "internal/vfs", "internal/clock"}},
+	{"tools of every layer", []string{"internal/config", "internal/event", "internal/wire", "internal/ha/proto", "internal/certs", "internal/secure", "internal/vfs", "internal/clock"}},
 	{"words", []string{"internal/base"}},
 }
 

@@ -57,6 +57,7 @@ type DM struct {
 	LoginTimeout       time.Duration `ini:"LOGIN_TIMEOUT"`
 	SSLCert            string        `ini:"SSL_CERT"` // "" TLS is off
 	SSLKey             string        `ini:"SSL_KEY"`
+	SSLRequire         string        `ini:"SSL_REQUIRE"` // REMOTE, ALL or NONE
 }
 
 // ParseDM reads dm.ini; name is its path.
@@ -111,6 +112,9 @@ func (dm *DM) check(r *reading) {
 			key = "SSL_KEY"
 		}
 		at(key, "", "SSL_CERT and SSL_KEY must be given together")
+	}
+	if dm.SSLCert == "" && strings.EqualFold(dm.SSLRequire, "ALL") {
+		at("SSL_REQUIRE", dm.SSLRequire, "needs SSL_CERT and SSL_KEY")
 	}
 	if len(dm.LogPath) < 2 {
 		at("LOG_PATH", dm.LogPath[0], "at least two online log files are needed")

@@ -24,6 +24,8 @@ type MAL struct {
 	TempPath         string        `ini:"MAL_TEMP_PATH"`
 	CombinBufSize    int           `ini:"MAL_COMBIN_BUF_SIZE"` // KB; 0 or at least 128
 	MessageCheck     bool          `ini:"MAL_MESSAGE_CHECK"`
+	SSLMode          string        `ini:"MAL_SSL_MODE"` // AUTO, OFF, CERT or KEY
+	SSLPath          string        `ini:"MAL_SSL_PATH"` // directory
 
 	Entries []MALEntry // in the order of the file
 }

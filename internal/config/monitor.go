@@ -24,6 +24,9 @@ type Monitor struct {
 	HBInterval       time.Duration `ini:"MON_HB_INTERVAL"`
 	BroInterval      time.Duration `ini:"MON_BRO_INTERVAL"`
 	VoteInterval     time.Duration `ini:"MON_VOTE_INTERVAL"`
+	SSLMode          string        `ini:"MON_SSL_MODE"` // AUTO, OFF, CERT or KEY
+	SSLPath          string        `ini:"MON_SSL_PATH"` // directory
+	SSLName          string        `ini:"MON_SSL_NAME"`
 
 	Groups []MonitorGroup // at least one
 	Insts  []MonitorInst  // the monitors of a monitor system; empty for a single one

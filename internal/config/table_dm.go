@@ -92,7 +92,9 @@ var dmParams = []Param{
 	{Name: "LOGIN_TIMEOUT", Kind: KindInt, Min: 1, Max: 600, Default: "60", Unit: "s", Effective: true, Ours: true,
 		Doc: "Longest time a client may take to log in."},
 	{Name: "SSL_CERT", Kind: KindPath, Effective: true, Ours: true,
-		Doc: "Certificate (PEM) for TLS with SQL clients. Given together with SSL_KEY; without both TLS is off."},
+		Doc: "Certificate (PEM) for TLS with SQL clients, followed by those between it and its authority. Given together with SSL_KEY; without both TLS is off. Changed files are used from the next connection on."},
 	{Name: "SSL_KEY", Kind: KindPath, Effective: true, Ours: true,
-		Doc: "Private key (PEM) for SSL_CERT."},
+		Doc: "Private key (PEM) for SSL_CERT, readable by its owner only."},
+	{Name: "SSL_REQUIRE", Kind: KindEnum, Enum: []string{"REMOTE", "ALL", "NONE"}, Default: "REMOTE", Effective: true, Ours: true,
+		Doc: "SQL clients that must use TLS: those of other hosts, ALL, or NONE. With REMOTE a server that listens beyond loopback (LISTEN_IP) does not start without SSL_CERT and SSL_KEY."},
 }

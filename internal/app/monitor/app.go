@@ -92,6 +92,7 @@ func Configure(path string) (dwmon.Config, error) {
 		return dwmon.Config{}, fmt.Errorf("%s: MON_INST_NUM = %d: this version runs a single monitor only", path, c.InstNum)
 	}
 	out := dwmon.Config{Confirm: c.Confirm, TakeoverShutdown: c.TakeoverShutdown, StateDir: filepath.Dir(path),
+		TLS: dwmon.TLS{Mode: c.SSLMode, Dir: c.SSLPath, Name: c.SSLName, File: path},
 		Log: dwmon.LogConfig{Dir: c.LogPath, Interval: c.LogInterval, FileSize: int64(c.LogFileSize) << 20, SpaceLimit: int64(c.LogSpaceLimit) << 20}}
 	for _, g := range c.Groups {
 		gr := dwmon.Group{Name: g.Name, OGUID: g.OGUID}

@@ -10,12 +10,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 	"datawatch/internal/wire"
 )
 
@@ -65,6 +67,20 @@ type dwConn struct {
 	w      *wire.Writer
 	notify chan struct{} // capacity 1
 	done   chan struct{}
+}
+
+// port is how connections to it are judged: it is for the watcher of this
+// instance alone.
+func (p *dwPort) port(inst string) secure.Port {
+	return secure.Port{Name: "MAL_INST_DW_PORT", Allow: func(w secure.Peer) error {
+		if w.Role != secure.Watcher || !strings.EqualFold(w.Name, inst) {
+			return fmt.Errorf("MAL_INST_DW_PORT of %s is for its own watcher, not for %s", inst, w)
+		}
+		return nil
+	}, Refusal: func(msg string) (uint16, []byte) {
+		b, _ := json.Marshal(proto.HelloReply{Code: codeFailed, Msg: msg, GuardVersion: proto.GuardVersion, Name: inst})
+		return proto.TypeHelloReply, b
+	}}
 }
 
 func newDWPort(inst instance, clk clock.Clock, log *slog.Logger) *dwPort {

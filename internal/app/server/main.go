@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"datawatch/internal/app/links"
 	"datawatch/internal/config"
 	"datawatch/internal/ha/proto"
 )
@@ -82,6 +83,9 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 			log.Error("start or end failed", "err", err)
 		}
 		fmt.Fprintf(errw, "dmserver: %v\n", err)
+		if bad := (*links.Error)(nil); errors.As(err, &bad) {
+			return exitUsage
+		}
 		return exitFailed
 	}
 	return exitOK

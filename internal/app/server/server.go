@@ -26,12 +26,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"datawatch/internal/app/links"
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
 	"datawatch/internal/config"
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/repl/standby"
+	"datawatch/internal/secure"
 	"datawatch/internal/sql/pgwire"
 	"datawatch/internal/sql/session"
 	"datawatch/internal/storage/engine"
@@ -76,6 +78,7 @@ type Server struct {
 	pg    *pgwire.Server
 	dw    *dwPort
 	dwLis net.Listener
+	links *secure.Endpoint // MAL_PORT and MAL_INST_DW_PORT
 
 	cmdMu   sync.Mutex
 	running atomic.Value // string: command in progress
@@ -155,6 +158,12 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 			}
 		}
 	}()
+	if err = links.CheckSQL(cfg.DM); err != nil {
+		return nil, err
+	}
+	if s.links, err = links.ForInstance(cfg, secure.Instance, s.oguid, s.clock, s.log); err != nil {
+		return nil, err
+	}
 	// Ports first: a second start, or a wrong port, must not touch the data.
 	pgLis, err := net.Listen("tcp", net.JoinHostPort(cfg.DM.ListenIP, strconv.Itoa(cfg.DM.PortNum)))
 	if err != nil {
@@ -179,7 +188,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	}()
 	undo = append(undo, s.pg.Close)
 	if cfg.DWPort != 0 {
-		s.dwLis, err = net.Listen("tcp", net.JoinHostPort(cfg.Self.Host, strconv.Itoa(cfg.DWPort)))
+		s.dwLis, err = net.Listen("tcp", net.JoinHostPort(links.DWHost(cfg), strconv.Itoa(cfg.DWPort)))
 		if err != nil {
 			return nil, fmt.Errorf("port for the watcher, %d: %w", cfg.DWPort, err)
 		}
@@ -217,6 +226,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	s.pg.Backend = s.sess
 	s.pg.Ready()
 	if s.dwLis != nil {
+		s.dwLis = s.links.Listen(s.dwLis, s.dw.port(s.name))
 		go s.dw.serve(serve, s.dwLis)
 	}
 	if cfg.DM.RedosMaxDelay > 0 || s.node != nil {
@@ -268,7 +278,7 @@ func (s *Server) prepareReplication() error {
 	var tr ship.Transport = noTransport{}
 	if m := s.cfg.MAL; m != nil {
 		mc := mal.Config{Self: s.name, CheckInterval: m.CheckInterval, ConnFailInterval: m.ConnFailInterval, LoginTimeout: m.LoginTimeout,
-			CompressLevel: m.CompressLevel, Clock: s.clock, Log: s.log, Identity: s.identity}
+			CompressLevel: m.CompressLevel, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity}
 		for _, e := range m.Entries {
 			mc.Entries = append(mc.Entries, mal.Entry{Inst: e.InstName, Host: e.Host, Port: e.Port})
 		}
@@ -446,6 +456,14 @@ func (s *Server) tls() (*tls.Config, error) {
 		return nil, fmt.Errorf("SSL_CERT = %s, SSL_KEY = %s: %w", dm.SSLCert, dm.SSLKey, err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// oguid is the group's number, 0 while the database is not open or has none.
+func (s *Server) oguid() uint32 {
+	if s.eng == nil {
+		return 0
+	}
+	return s.eng.Control().OGUID
 }
 
 // identity is what this instance says to the others (mal hello).

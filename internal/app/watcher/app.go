@@ -20,11 +20,13 @@ import (
 	"sync"
 	"time"
 
+	"datawatch/internal/app/links"
 	"datawatch/internal/base"
 	"datawatch/internal/config"
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
 	guard "datawatch/internal/ha/watcher"
+	"datawatch/internal/secure"
 	"datawatch/internal/vfs"
 )
 
@@ -117,6 +119,10 @@ func (p *Program) add(path string, g config.WatcherGroup, in *config.Instance, m
 		return config.SetParam(vfs.OS{}, path, "dmwatcher.ini", group, name, value)
 	}
 	cfg, info := Convert(path, g, in)
+	var err error
+	if deps.Secure, err = links.ForInstance(in, secure.Watcher, func() uint32 { return g.OGUID }, deps.Clock, deps.Log); err != nil {
+		return err
+	}
 	gd, err := guard.New(cfg, deps)
 	if err != nil {
 		return err

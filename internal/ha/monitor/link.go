@@ -14,6 +14,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/ha/confirm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 	"datawatch/internal/wire"
 )
 
@@ -71,6 +72,9 @@ func (l *link) serve() error {
 	cancel()
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
+	}
+	if nc, err = m.sec.Client(m.ctx, nc, secure.Want{Role: secure.Watcher, OGUID: l.g.OGUID}); err != nil {
+		return err
 	}
 	stop := context.AfterFunc(m.ctx, func() { nc.Close() })
 	defer stop()
@@ -151,6 +155,9 @@ func (l *link) hello(c *conn, rd *wire.Reader) error {
 	}
 	if r.GuardVersion != proto.GuardVersion {
 		return fmt.Errorf("version mismatch: the watcher has [%s], this monitor [%s]", r.GuardVersion, proto.GuardVersion)
+	}
+	if err := secure.Check(c.nc, secure.Watcher, r.Name); err != nil {
+		return err
 	}
 	if r.OGUID != 0 && r.OGUID != l.g.OGUID {
 		return fmt.Errorf("OGUID mismatch: the watcher has %d, dmmonitor.ini has %d", r.OGUID, l.g.OGUID)

@@ -15,6 +15,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -31,6 +32,7 @@ import (
 	"datawatch/internal/clock"
 	"datawatch/internal/ha/confirm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 	"datawatch/internal/vfs"
 )
 
@@ -81,11 +83,39 @@ type Config struct {
 	// ConfirmGrace is how long a second confirm monitor keeps trying before it
 	// gives up: the first may have died just now. Default 6 s.
 	ConfirmGrace time.Duration
+	TLS          TLS    // how monitor and watchers know each other
 	MonID        string // random by default
 	FS           vfs.FS // vfs.OS
 	Clock        clock.Clock
 	Dial         func(ctx context.Context, addr string) (net.Conn, error)
 	Logger       *slog.Logger
+}
+
+// TLS is how a monitor and the watchers know each other. The zero value is
+// plain text while every watcher is on loopback, and an error otherwise.
+type TLS struct {
+	Mode string // MON_SSL_MODE: AUTO (also ""), OFF, CERT or KEY
+	Dir  string // MON_SSL_PATH
+	Name string // MON_SSL_NAME: in the certificate, and of its files
+	File string // configuration file, for messages; "" the program's own settings
+}
+
+// endpoint makes what protects the links.
+func (c *Config) endpoint() (*secure.Endpoint, error) {
+	file, t := cmp.Or(c.TLS.File, "the monitor's configuration"), c.TLS
+	choice := secure.Choice{Value: t.Mode, Dir: t.Dir, Name: t.Name, ModeParam: "MON_SSL_MODE", DirParam: "MON_SSL_PATH", AddrParam: "MON_DW_IP", File: file}
+	for _, g := range c.Groups {
+		choice.Addrs = append(choice.Addrs, g.Addrs...)
+	}
+	mode, err := choice.Decide()
+	if err != nil {
+		return nil, base.Errorf(CodeConfig, "%v", err)
+	}
+	e, err := secure.New(secure.Config{Mode: mode, Role: secure.Monitor, Name: t.Name, Dir: t.Dir, Param: "MON_SSL_MODE of " + file, Clock: c.Clock, Log: c.Logger})
+	if err != nil {
+		return nil, base.Errorf(CodeConfig, "%v", err)
+	}
+	return e, nil
 }
 
 // Message is a line for people: what happened, when.
@@ -110,6 +140,7 @@ type Monitor struct {
 	wg    sync.WaitGroup
 	store *store
 	logf  *logFile
+	sec   *secure.Endpoint
 
 	mu      sync.Mutex
 	groups  []*group
@@ -136,7 +167,11 @@ func Open(ctx context.Context, cfg Config) (*Monitor, error) {
 		return nil, base.Errorf(CodeConfig, "no group is configured")
 	}
 	defaults(&cfg)
-	m := &Monitor{cfg: cfg, clk: cfg.Clock, changed: make(chan struct{}), subs: map[chan Message]struct{}{},
+	sec, err := cfg.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	m := &Monitor{cfg: cfg, sec: sec, clk: cfg.Clock, changed: make(chan struct{}), subs: map[chan Message]struct{}{},
 		waits: map[uint64]chan confirm.Reserved{}, asks: map[uint64]askFrom{}}
 	m.ctx, m.stop = context.WithCancel(context.WithoutCancel(ctx))
 	now := m.clk.Now()

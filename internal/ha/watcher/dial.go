@@ -11,6 +11,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 )
 
 // dials: of a pair of watchers the one with the smaller instance name dials.
@@ -40,6 +41,13 @@ func (g *Guard) dialLoop(peer, addr string) {
 func (g *Guard) dialOnce(peer, addr string) error {
 	nc, err := g.deps.Dial(g.ctx, addr)
 	if err != nil {
+		return err
+	}
+	whom := secure.Want{Role: secure.Watcher, Name: peer}
+	if peer == "" {
+		whom = secure.Want{Role: secure.Instance, Name: g.cfg.FSM.Name}
+	}
+	if nc, err = g.deps.Secure.Client(g.ctx, nc, whom); err != nil {
 		return err
 	}
 	c := newConn(nc, g.deps.Clock)
@@ -146,6 +154,9 @@ func (g *Guard) welcome(nc net.Conn) {
 		return
 	}
 	r := g.judgeHello(h)
+	if err := checkPeer(nc, h); err != nil && r.Code == 0 {
+		r.Code, r.Msg = -1, err.Error()
+	}
 	if r.Code == 0 {
 		m := acceptedMsg{c, h, make(chan proto.HelloReply, 1)}
 		if !g.post(m) {
@@ -168,6 +179,32 @@ func (g *Guard) welcome(nc net.Conn) {
 	}
 	_ = nc.SetDeadline(time.Time{})
 	g.serve(c)
+}
+
+// allow says which programs of the group this port is for.
+func allow(p secure.Peer) error {
+	if p.Role == secure.Instance {
+		return fmt.Errorf("MAL_DW_PORT is for watchers and monitors, not for %s", p)
+	}
+	return nil
+}
+
+// refusal is how package secure tells a peer in plain text what this port
+// takes, and the other way round.
+func refusal(msg string) (uint16, []byte) {
+	b, _ := json.Marshal(proto.HelloReply{Code: -1, Msg: msg, GuardVersion: proto.GuardVersion})
+	return proto.TypeHelloReply, b
+}
+
+// checkPeer compares a hello with the program that opened the link.
+func checkPeer(nc net.Conn, h proto.Hello) error {
+	if h.Role == proto.RoleWatcher {
+		return secure.Check(nc, secure.Watcher, h.Name)
+	}
+	if p, ok := secure.PeerOf(nc); ok && p.Role != secure.Monitor {
+		return fmt.Errorf("the link was opened by %s, the hello says %s", p, h.Role)
+	}
+	return nil
 }
 
 // judgeHello checks what needs no state.

@@ -31,6 +31,7 @@ import (
 	"datawatch/internal/clock"
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 )
 
 const (
@@ -63,6 +64,7 @@ type Deps struct {
 	Clock    clock.Clock
 	Dial     func(ctx context.Context, addr string) (net.Conn, error)
 	Listen   func(addr string) (net.Listener, error)
+	Secure   *secure.Endpoint // links that only programs of the group can open; nil: plain
 	Procs    Processes
 	SavePara func(group, name, value string) error // dmwatcher.ini
 	Log      *slog.Logger
@@ -136,6 +138,7 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for watchers and monitors on %s (MAL_DW_PORT): %w", cfg.Listen, err)
 	}
+	ln = deps.Secure.Listen(ln, secure.Port{Name: "MAL_DW_PORT", Refusal: refusal, Allow: allow})
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	return &Guard{cfg: cfg, deps: deps, ln: ln, inc: hex.EncodeToString(id[:]), in: make(chan any, 256),

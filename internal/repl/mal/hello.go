@@ -97,6 +97,10 @@ func appendError(dst []byte, code base.Code, msg string) []byte {
 	return append(dst, msg...)
 }
 
+// refusal is how package secure tells a peer in plain text what this port
+// takes, and the other way round.
+func refusal(msg string) (uint16, []byte) { return TypeError, appendError(nil, CodeMessage, msg) }
+
 func decodeError(b []byte) error {
 	if len(b) < 4 {
 		return base.Errorf(CodeMessage, "refusal of %d bytes", len(b))

@@ -25,6 +25,7 @@ import (
 
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
+	"datawatch/internal/secure"
 )
 
 // Version is the version of the protocol in the hello; both ends must have the
@@ -108,9 +109,11 @@ type Config struct {
 	CompressLevel    int           // MAL_COMPRESS_LEVEL, must be equal everywhere
 	Dial             Dialer        // nil: TCP
 	Listen           Listener      // nil: TCP
-	Clock            clock.Clock   // nil: clock.Real
-	Log              *slog.Logger  // nil: slog.Default
-	Identity         func() Identity
+	// Secure makes links that only programs of the group can open; nil: plain.
+	Secure   *secure.Endpoint
+	Clock    clock.Clock  // nil: clock.Real
+	Log      *slog.Logger // nil: slog.Default
+	Identity func() Identity
 }
 
 // Handler receives what the network brings.

@@ -11,6 +11,7 @@ import (
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 )
 
 const (
@@ -75,7 +76,12 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("mal: listen on MAL_HOST:MAL_PORT %s: %w", n.self.Addr(), err)
 	}
-	n.ln = ln
+	n.ln = n.cfg.Secure.Listen(ln, secure.Port{Name: "MAL_PORT", Refusal: refusal, Allow: func(p secure.Peer) error {
+		if p.Role != secure.Instance {
+			return fmt.Errorf("MAL_PORT is for instances, not for %s", p)
+		}
+		return nil
+	}})
 	n.said = n.cfg.Identity()
 	n.wg.Go(n.accept)
 	for _, p := range n.peers {
@@ -327,6 +333,9 @@ func (n *Node) connect(p *peer) (*conn, *hello, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial %s: %w", p.entry.Addr(), err)
 	}
+	if nc, err = n.cfg.Secure.Client(ctx, nc, secure.Want{Role: secure.Instance, Name: p.entry.Inst}); err != nil {
+		return nil, nil, fmt.Errorf("link to %s at %s: %w", p.entry.Inst, p.entry.Addr(), err)
+	}
 	c := n.newConn(nc)
 	c.p = p
 	// A peer that never answers must not hold us: closing is the one
@@ -442,6 +451,11 @@ func (n *Node) welcome(c *conn) error {
 	h, err := decodeHello(f.Payload)
 	if err == nil {
 		err = n.judge(h, "")
+	}
+	if err == nil {
+		if bad := secure.Check(c.nc, secure.Instance, h.Inst); bad != nil {
+			err = base.Errorf(CodeName, "%v", bad)
+		}
 	}
 	if err != nil {
 		_ = c.w.Write(TypeError, 0, appendError(nil, base.CodeOf(err, CodeMessage), err.Error()))

@@ -35,6 +35,7 @@ func dmIni(s spec) []byte {
 	set := map[string][]string{
 		"INSTANCE_NAME": {s.InstName},
 		"PORT_NUM":      {fmt.Sprint(s.Port)},
+		"LISTEN_IP":     {"127.0.0.1"},
 		"BUFFER":        {fmt.Sprint(s.Buffer)},
 		"MAL_INI":       {"0"},
 		"ARCH_INI":      {"0"},
