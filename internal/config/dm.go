@@ -49,11 +49,19 @@ type DM struct {
 	SvrLogDir          string        `ini:"SVR_LOG_DIR"`
 	SvrLogLevel        string        `ini:"SVR_LOG_LEVEL"`
 	MaxSessions        int           `ini:"MAX_SESSIONS"`
+	ReservedSessions   int           `ini:"RESERVED_SESSIONS"`
 	CkptInterval       time.Duration `ini:"CKPT_INTERVAL"`
 	RlogCompress       bool          `ini:"RLOG_COMPRESS"`
 	LockTimeout        time.Duration `ini:"LOCK_TIMEOUT"`         // 0 no limit
 	IdleInTranTimeout  time.Duration `ini:"IDLE_IN_TRAN_TIMEOUT"` // 0 no limit
 	IdleSessionTimeout time.Duration `ini:"IDLE_SESSION_TIMEOUT"` // 0 no limit
+	StatementTimeout   time.Duration `ini:"STATEMENT_TIMEOUT"`    // 0 no limit
+	SlowSQLTime        time.Duration `ini:"SLOW_SQL_TIME"`        // 0 off
+	SlowSQLParams      bool          `ini:"SLOW_SQL_PARAMS"`
+	AdminPort          int           `ini:"ADMIN_PORT"` // 0 not served
+	AdminIP            string        `ini:"ADMIN_IP"`
+	SvrLogFileSize     int64         `ini:"SVR_LOG_FILE_SIZE"`   // MB
+	SvrLogSpaceLimit   int64         `ini:"SVR_LOG_SPACE_LIMIT"` // MB, 0 no limit
 	LoginTimeout       time.Duration `ini:"LOGIN_TIMEOUT"`
 	SSLCert            string        `ini:"SSL_CERT"` // "" TLS is off
 	SSLKey             string        `ini:"SSL_KEY"`
@@ -105,6 +113,9 @@ func (dm *DM) check(r *reading) {
 	at := func(key, value, msg string) { r.fail(dm.line("", key), "", key, value, msg, "") }
 	if dm.DWPort != 0 && dm.DWPort == dm.PortNum {
 		at("DW_PORT", itoa(dm.DWPort), "equals PORT_NUM")
+	}
+	if dm.AdminPort != 0 && (dm.AdminPort == dm.PortNum || dm.AdminPort == dm.DWPort) {
+		at("ADMIN_PORT", itoa(dm.AdminPort), "equals PORT_NUM or DW_PORT")
 	}
 	if (dm.SSLCert == "") != (dm.SSLKey == "") {
 		key := "SSL_CERT"

@@ -2,6 +2,14 @@ package config
 
 // watcherParams are the parameters of dmwatcher.ini (manual 5.4).
 var watcherParams = []Param{
+	{Name: "DW_LOG_FILE_SIZE", Kind: KindInt, Min: 1, Max: 65536, Default: "64", Unit: "MB", Effective: true, Ours: true,
+		Doc: "Size at which a watcher's log file is put aside and a new one begun. After SIGHUP the file is opened again by name."},
+	{Name: "DW_LOG_SPACE_LIMIT", Kind: KindInt, Max: 1048576, Default: "1024", Unit: "MB", Effective: true, Ours: true,
+		Doc: "Space for a watcher's log files; at the limit the oldest is removed. 0: no limit."},
+	{Name: "DW_ADMIN_PORT", Kind: KindInt, Min: 1024, Max: 65534, Effective: true, Ours: true,
+		Doc: "Port of /metrics (Prometheus), /healthz and /readyz of the watcher over HTTP; not served when it is not given."},
+	{Name: "DW_ADMIN_IP", Kind: KindHost, Default: "127.0.0.1", Effective: true, Ours: true,
+		Doc: "Address of DW_ADMIN_PORT. Nobody logs in there: it should not be an address that strangers reach."},
 	{Section: "[GROUP_NAME]", Name: "[GROUP_NAME]", Kind: KindName, MaxLen: 16, Effective: true, Manual: "5.4",
 		Doc: "One section per group that the watcher serves; its name is the group's."},
 	{Section: "[GROUP_NAME]", Name: "DW_TYPE", Kind: KindEnum, Enum: []string{"LOCAL", "GLOBAL"}, Default: "LOCAL", Effective: true, Manual: "5.4",

@@ -9,7 +9,11 @@ import (
 // Watcher is dmwatcher.ini (manual 5.4).
 type Watcher struct {
 	Source
-	Groups []WatcherGroup // in the order of the file, at least one
+	LogFileSize   int64          `ini:"DW_LOG_FILE_SIZE"`   // MB
+	LogSpaceLimit int64          `ini:"DW_LOG_SPACE_LIMIT"` // MB, 0 no limit
+	AdminPort     int            `ini:"DW_ADMIN_PORT"`      // 0 not served
+	AdminIP       string         `ini:"DW_ADMIN_IP"`
+	Groups        []WatcherGroup // in the order of the file, at least one
 }
 
 // WatcherGroup is one group of dmwatcher.ini.
@@ -41,7 +45,7 @@ func ParseWatcher(name string, data []byte) (*Watcher, error) {
 	w := &Watcher{}
 	for _, b := range r.open("dmwatcher.ini", name, data, func(block) string { return "[GROUP_NAME]" }) {
 		if b.line == 0 {
-			r.fill(b, &struct{}{}) // nothing belongs there
+			r.fill(b, w)
 			continue
 		}
 		g := WatcherGroup{Name: b.name}

@@ -123,6 +123,9 @@ func (s *Server) SetPara(_ context.Context, scope int, name, value string) error
 	if err := s.para.set(scope, name, value); err != nil {
 		return &sqlapi.Error{Code: "22023", Message: err.Error()}
 	}
+	if scope != 2 {
+		s.sess.SetLimits(s.limits())
+	}
 	s.log.Info("parameter changed", "name", name, "value", value, "scope", scope)
 	return nil
 }

@@ -62,6 +62,9 @@ func (p *params) set(scope int, name, value string) error {
 	if !ok {
 		return fmt.Errorf("unknown parameter %q of dm.ini", name)
 	}
+	if value == "" { // ALTER SYSTEM RESET
+		value = par.Default
+	}
 	if e := par.Check(value); e != nil {
 		e.File = p.path
 		return e

@@ -179,7 +179,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	// Serving does not end with ctx: the end is orderly, by end().
 	serve := context.WithoutCancel(ctx)
 	s.pg = &pgwire.Server{Listener: pgLis, TLS: tlsConfig, Log: s.log, Clock: s.clock,
-		MaxSessions: cfg.DM.MaxSessions, AuthTimeout: cfg.DM.LoginTimeout}
+		MaxSessions: cfg.DM.MaxSessions + cfg.DM.ReservedSessions, AuthTimeout: cfg.DM.LoginTimeout}
 	s.pg.Starting()
 	go func() {
 		if err := s.pg.Serve(serve); err != nil && !errors.Is(err, pgwire.ErrServerClosed) {
@@ -203,8 +203,8 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	}
 	undo = append(undo, s.closeReplication)
 	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log,
-		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions,
-		LockTimeout: orForever(cfg.DM.LockTimeout), IdleInWrite: orForever(cfg.DM.IdleInTranTimeout)})
+		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions})
+	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
 	s.eng.OnChange(s.changed)
 	// Peers come in when everything they may call is there.
@@ -235,14 +235,6 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	s.log.Info("instance started", "instance", s.name, "mode", s.eng.Mode().String(), "status", s.eng.Status().String(),
 		"position", s.eng.Positions().File.String(), "pid", s.pid)
 	return s, nil
-}
-
-// orForever turns the configuration's 0, no limit, into what stands for it.
-func orForever(d time.Duration) time.Duration {
-	if d == 0 {
-		return 100 * 365 * 24 * time.Hour
-	}
-	return d
 }
 
 func (s *Server) engineConfig() engine.Config {

@@ -176,10 +176,14 @@ func (v source) Sessions() []views.SessionRow {
 	var out []views.SessionRow
 	for _, x := range v.s.sess.Sessions() {
 		r := views.SessionRow{ID: int64(x.ID), SQL: x.SQL, State: "IDLE", User: x.User, TrxState: "IDLE", TrxStart: x.TxStart,
-			HoldsWrite: x.HoldsWriteLock, WaitWrite: x.Waiting != "", CreateTime: x.Start, ClientIP: x.Address, AppName: x.App}
+			HoldsWrite: x.HoldsWriteLock, WaitWrite: x.Waiting != "", CreateTime: x.Start, ClientIP: x.Address, AppName: x.App,
+			LastRecv: x.StmtStart, TrxID: x.TxID, WaitEvent: x.Waiting, NStmt: x.Statements, NErr: x.Errors, Database: x.Database}
 		switch x.State {
 		case "active":
 			r.State = "ACTIVE"
+			if x.TxID != 0 {
+				r.TrxState = "ACTIVE"
+			}
 		case "idle in transaction":
 			r.TrxState = "ACTIVE"
 		case "idle in transaction (aborted)":

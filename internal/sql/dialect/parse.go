@@ -260,6 +260,8 @@ func (p *parser) parse() (*Statement, error) {
 			return p.alterDatabase()
 		case p.accept("USER"), p.accept("ROLE"):
 			return p.alterUser()
+		case p.accept("SYSTEM"):
+			return p.alterSystem()
 		case p.accept("TABLE"):
 			if st := p.alterTable(); st != nil {
 				return st, nil

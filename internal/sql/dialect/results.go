@@ -189,7 +189,7 @@ var functionTypes = map[string]uint32{
 	"OCTET_LENGTH": Int8, "CHAR_LENGTH": Int8, "PG_BACKEND_PID": Int4, "JSON_ARRAY_LENGTH": Int8, "UNIXEPOCH": Int8,
 	"AVG": Float8, "TOTAL": Float8, "ROUND": Float8, "SQRT": Float8, "POWER": Float8, "POW": Float8, "EXP": Float8,
 	"LN": Float8, "LOG": Float8, "PI": Float8, "JULIANDAY": Float8, "CUME_DIST": Float8, "PERCENT_RANK": Float8,
-	"NOW": Timestamp, "PG_IS_IN_RECOVERY": Bool, "DW_BOOL": Bool, "EXISTS": Bool, "PG_TABLE_IS_VISIBLE": Bool, "HAS_TABLE_PRIVILEGE": Bool, "HAS_SCHEMA_PRIVILEGE": Bool, "PG_TRY_ADVISORY_LOCK": Bool,
+	"NOW": Timestamp, "PG_IS_IN_RECOVERY": Bool, "PG_CANCEL_BACKEND": Bool, "PG_TERMINATE_BACKEND": Bool, "PG_BLOCKING_PIDS": Text, "DW_BOOL": Bool, "EXISTS": Bool, "PG_TABLE_IS_VISIBLE": Bool, "HAS_TABLE_PRIVILEGE": Bool, "HAS_SCHEMA_PRIVILEGE": Bool, "PG_TRY_ADVISORY_LOCK": Bool,
 	"LOWER": Text, "UPPER": Text, "SUBSTR": Text, "SUBSTRING": Text, "TRIM": Text, "LTRIM": Text, "RTRIM": Text,
 	"REPLACE": Text, "HEX": Text, "QUOTE": Text, "TYPEOF": Text, "PRINTF": Text, "FORMAT": Text, "CONCAT": Text,
 	"GROUP_CONCAT": Text, "STRING_AGG": Text, "VERSION": Text, "CURRENT_SCHEMA": Name, "CURRENT_USER": Name,

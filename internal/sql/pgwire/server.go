@@ -181,13 +181,20 @@ func (s *Server) start(ctx context.Context, nc net.Conn) {
 	}()
 }
 
-// register gives a connection the pid and secret of BackendKeyData.
+// register gives a connection the pid and secret of BackendKeyData. The pid is
+// the session's number where it has one: what pg_stat_activity shows and
+// pg_cancel_backend takes.
 func (s *Server) register(c *conn) {
 	var b [4]byte
 	rand.Read(b[:])
 	c.secret = binary.BigEndian.Uint32(b[:])
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n, ok := c.sess.(interface{ ID() uint32 }); ok && s.byPID[n.ID()] == nil {
+		c.pid = n.ID()
+		s.byPID[c.pid] = c
+		return
+	}
 	for {
 		s.nextPID = (s.nextPID + 1) & 0x7fffffff
 		if _, used := s.byPID[s.nextPID]; !used && s.nextPID != 0 {

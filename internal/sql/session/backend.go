@@ -92,6 +92,7 @@ type Config struct {
 	WriterCache  int           // page cache of the writer connection, KB, 32 MB
 	LockTimeout  time.Duration // wait for the write lock, 10 s
 	IdleInWrite  time.Duration // a session may hold the write lock idle, 60 s
+	Reserved     int           // sessions for administrators beyond MaxSessions
 }
 
 // Backend implements sqlapi.Backend.
@@ -107,6 +108,11 @@ type Backend struct {
 	lastLSN atomic.Uint64
 	ddlLSN  atomic.Uint64 // lastLSN after the last change of the schema
 	maxTime time.Duration // of the statements of a common transaction
+
+	limits atomic.Pointer[Limits]
+	counts counters
+	holder atomic.Pointer[Session] // of the write lock
+	trxID  atomic.Uint64           // last number of a transaction
 
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
@@ -147,6 +153,7 @@ func New(cfg Config) *Backend {
 		cfg.DatabaseName = "DAMENG"
 	}
 	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048)}
+	b.limits.Store(&Limits{Lock: cfg.LockTimeout, IdleInWrite: cfg.IdleInWrite})
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.mode.Store(uint32(cfg.DB.Mode()))
 	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
@@ -270,45 +277,27 @@ func (b *Backend) NewSession(ctx context.Context, info sqlapi.Info, notify sqlap
 		}
 	}
 	s.vars.resetToStart()
+	admin := b.full() && b.administrator(info.User)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed != nil {
 		return nil, b.closed
 	}
-	if len(b.sessions) >= b.cfg.MaxSessions {
-		return nil, &sqlapi.Error{Severity: "FATAL", Code: "53300", Message: "too many connections"}
+	if err := b.room(admin); err != nil {
+		return nil, err
 	}
-	for b.nextID++; b.nextID == 0 || b.sessions[b.nextID] != nil; {
-		b.nextID++
+	for { // a positive number in the protocol
+		if b.nextID = (b.nextID + 1) & (1<<31 - 1); b.nextID != 0 && b.sessions[b.nextID] == nil {
+			break
+		}
 	}
 	s.id = b.nextID
 	b.sessions[s.id] = s
 	s.modeGen = b.modeGen.Load()
+	s.cmu.Lock()
+	s.armIdle() // a client that never says anything is idle too
+	s.cmu.Unlock()
 	return s, nil
-}
-
-// Terminate ends one session; false when there is none with that number.
-func (b *Backend) Terminate(id uint32, e *sqlapi.Error) bool {
-	b.mu.Lock()
-	s := b.sessions[id]
-	b.mu.Unlock()
-	if s == nil {
-		return false
-	}
-	s.Terminate(e)
-	return true
-}
-
-// CancelSession interrupts the running statement of one session.
-func (b *Backend) CancelSession(id uint32) bool {
-	b.mu.Lock()
-	s := b.sessions[id]
-	b.mu.Unlock()
-	if s == nil {
-		return false
-	}
-	s.Cancel()
-	return true
 }
 
 // DropAll ends every session with FATAL 57P01 and the reason; new ones may come.
@@ -369,6 +358,7 @@ type SessionInfo struct {
 	Start, TxStart, StmtStart    time.Time
 	Statements, Errors           uint64
 	HoldsWriteLock               bool
+	TxID                         uint64 // 0 outside of a transaction
 }
 
 // Sessions lists the sessions by number.

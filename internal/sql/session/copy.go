@@ -200,7 +200,11 @@ func (p *Portal) copyIn(next func(context.Context) ([]sqlapi.Value, error)) (int
 	defer c.done(cs)
 	// A client that stops in the middle must not keep the lock for ever.
 	ctx, cancel := s.ctx, s.cancel
-	idle := time.AfterFunc(s.b.cfg.IdleInWrite, func() {
+	limit := s.b.limits.Load().IdleInWrite
+	if limit <= 0 {
+		limit = never
+	}
+	idle := time.AfterFunc(limit, func() {
 		s.cmu.Lock()
 		defer s.cmu.Unlock()
 		if s.running && s.ctx == ctx {
@@ -228,7 +232,7 @@ func (p *Portal) copyIn(next func(context.Context) ([]sqlapi.Value, error)) (int
 			return 0, err
 		}
 		n++
-		idle.Reset(s.b.cfg.IdleInWrite)
+		idle.Reset(limit)
 		if row, err = next(ctx); errors.Is(err, io.EOF) {
 			return n, nil
 		} else if err != nil {

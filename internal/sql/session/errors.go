@@ -89,6 +89,7 @@ var rules = func() []rule {
 		{`^too many (?:columns|terms|levels|attached|arguments|SQL variables|FROM clause)`, "54000", ""},
 		{`^parser stack overflow|^Expression tree is too large`, "54001", "statement too complex"},
 		{`^string or blob too big`, "54000", ""},
+		{`^permission denied`, "42501", ""},
 		{`^not authorized|prohibited`, "42501", ""},
 		{`^(?:hex literal too big|invalid literal)`, "42601", ""},
 		{`^Cannot add|^cannot drop|^default value of column|^error in `, "42601", ""},

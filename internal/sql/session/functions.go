@@ -61,6 +61,8 @@ func (c *conn) functions() error {
 				ctx.ResultInt64(int64(s.id))
 			}
 		}},
+		{"pg_cancel_backend", 1, sqlite3.DIRECTONLY, c.control(false)}, {"pg_terminate_backend", 1, sqlite3.DIRECTONLY, c.control(true)},
+		{"pg_terminate_backend", 2, sqlite3.DIRECTONLY, c.control(true)}, {"pg_blocking_pids", 1, inn, c.blocking},
 		{"pg_postmaster_start_time", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
 			ctx.ResultText(c.b.started.UTC().Format(timeLayout))
 		}},

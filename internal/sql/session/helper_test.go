@@ -184,6 +184,10 @@ func (testSource) RapplyLSN() []views.RapplyLSNRow     { return nil }
 func (testSource) Parameters() []views.ParameterRow    { return nil }
 func (testSource) OpenHistory() []views.OpenHistoryRow { return nil }
 func (testSource) Sessions() []views.SessionRow        { return nil }
+func (testSource) Trx() []views.TrxRow                 { return nil }
+func (testSource) Locks() []views.LockRow              { return nil }
+func (testSource) ArchSend() []views.ArchSendRow       { return nil }
+func (testSource) RapplyStat() []views.RapplyStatRow   { return nil }
 func (testSource) Version() []views.VersionRow         { return nil }
 
 // env is a backend over a test database.

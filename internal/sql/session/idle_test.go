@@ -130,7 +130,7 @@ func TestVariables(t *testing.T) {
 	for _, x := range []struct{ sql, want string }{
 		{"show application_name", "psql"}, {"show statement_timeout", "5s"}, {"select current_user", "SYSDBA"},
 		{"begin; set statement_timeout=100; rollback; show statement_timeout", "5s"},
-		{"begin; set local lock_timeout='2min'; show lock_timeout", "2min"}, {"commit; show lock_timeout", "0"},
+		{"begin; set local lock_timeout='2min'; show lock_timeout", "2min"}, {"commit; show lock_timeout", "10s"},
 		{"set application_name to 'x'; show application_name", "x"}, {"reset application_name; show application_name", "psql"},
 		{"select set_config('my.var','1',false)", "1"}, {"select current_setting('my.var')", "1"},
 		{"select current_setting('no.var', true) is null", "1"},

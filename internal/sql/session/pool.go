@@ -165,3 +165,10 @@ func (p *pool) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// count is the number of open connections.
+func (p *pool) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle) + p.inUse
+}

@@ -29,7 +29,6 @@ type Session struct {
 	simple  int // Runs of the simple query that are still to come; 0 in an extended series
 	closed  bool
 	modeGen uint64
-	idle    *time.Timer
 	txTime  time.Time // now() inside a transaction
 	seen    base.LSN  // what the running statement has looked at under a write lock that it no longer has; see errorSeen
 	turn    chan bool // where the session waits for the write lock; see waiter
@@ -41,7 +40,7 @@ type Session struct {
 	running bool
 	linked  context.Context // whose end interrupts the running statement
 	unlink  func() bool
-	timer   *time.Timer // statement_timeout
+	due     deadline
 
 	term   atomic.Pointer[sqlapi.Error]
 	done   chan struct{}
@@ -53,7 +52,9 @@ type Session struct {
 	sql              string
 	waiting          string
 	stmtStart        time.Time
-	active, holds    bool
+	active           bool
+	pinned           bool // a transaction has a snapshot for all of it
+	trx              trxInfo
 	statements, errs uint64
 }
 
@@ -70,12 +71,9 @@ func (s *Session) enter(ctx context.Context) error {
 		s.mu.Unlock()
 		return e
 	}
-	if s.idle != nil {
-		s.idle.Stop()
-		s.idle = nil
-	}
 	s.seen = 0
 	s.cmu.Lock()
+	s.disarm()
 	if s.ctx.Err() != nil {
 		s.renew()
 		if s.tx.c != nil {
@@ -110,14 +108,8 @@ func (s *Session) enter(ctx context.Context) error {
 func (s *Session) leave() {
 	s.cmu.Lock()
 	s.running = false
-	if s.timer != nil {
-		s.timer.Stop()
-		s.timer = nil
-	}
+	s.armIdle()
 	s.cmu.Unlock()
-	if s.tx.active && !s.closed {
-		s.watchIdle()
-	}
 	s.setWaiting("")
 	s.mu.Unlock()
 }
@@ -140,49 +132,6 @@ func (s *Session) interrupt(e *sqlapi.Error) {
 	if s.running {
 		s.cancel(e)
 	}
-}
-
-// timeout arms statement_timeout for the running statement.
-func (s *Session) timeout() {
-	d := s.vars.duration("statement_timeout")
-	if d <= 0 {
-		return
-	}
-	ctx, cancel := s.ctx, s.cancel
-	s.cmu.Lock()
-	s.timer = time.AfterFunc(d, func() {
-		s.cmu.Lock()
-		defer s.cmu.Unlock()
-		if s.running && s.ctx == ctx {
-			cancel(&sqlapi.Error{Code: "57014", Message: "canceling statement due to statement timeout"})
-		}
-	})
-	s.cmu.Unlock()
-}
-
-// watchIdle limits how long the open transaction may stay idle: as long as
-// idle_in_transaction_session_timeout says, and, since a holder of the write
-// lock blocks every other writer, never without limit for one.
-func (s *Session) watchIdle() {
-	d := s.vars.duration("idle_in_transaction_session_timeout")
-	if d <= 0 && s.tx.locked {
-		d = s.b.cfg.IdleInWrite
-	}
-	if d <= 0 {
-		return
-	}
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.idle != t {
-			return
-		}
-		s.idle = nil
-		s.rollbackTx()
-		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: "25P03", Message: "terminating connection due to idle-in-transaction timeout"})
-	})
-	s.idle = t
 }
 
 // rollbackNow interrupts the session and rolls its transaction back; the
@@ -236,6 +185,10 @@ func (s *Session) Terminate(e *sqlapi.Error) {
 // Cancel implements sqlapi.Session.
 func (s *Session) Cancel() { s.interrupt(errCancelled) }
 
+// ID is the number of the session: in V$SESSIONS, pg_backend_pid() and the
+// protocol's BackendKeyData.
+func (s *Session) ID() uint32 { return s.id }
+
 // Done implements sqlapi.Session.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
@@ -253,14 +206,13 @@ func (s *Session) Close() {
 		s.own.close()
 		s.own = nil
 	}
-	if s.idle != nil {
-		s.idle.Stop()
-	}
+	s.stopTimer()
 	s.cmu.Lock()
 	if s.unlink != nil {
 		s.unlink()
 	}
 	s.cmu.Unlock()
+	s.b.counts.left(s)
 	s.b.mu.Lock()
 	delete(s.b.sessions, s.id)
 	s.b.mu.Unlock()
@@ -443,7 +395,7 @@ func (s *Session) resumed() {
 
 func (s *Session) finished() {
 	s.smu.Lock()
-	s.active, s.holds = false, s.tx.locked
+	s.active = false
 	s.smu.Unlock()
 }
 
@@ -453,7 +405,8 @@ func (s *Session) describe() SessionInfo {
 	defer s.smu.Unlock()
 	i := SessionInfo{ID: s.id, User: s.info.User, Database: s.info.Database, App: s.info.App, Address: s.info.RemoteAddr,
 		State: "idle", Waiting: s.waiting, SQL: s.sql, Start: s.start, StmtStart: s.stmtStart,
-		Statements: s.statements, Errors: s.errs, HoldsWriteLock: s.holds}
+		Statements: s.statements, Errors: s.errs, HoldsWriteLock: s.b.holder.Load() == s,
+		TxID: s.trx.id, TxStart: s.trx.start}
 	switch {
 	case s.active:
 		i.State = "active"

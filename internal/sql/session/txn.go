@@ -16,7 +16,8 @@ import (
 // no connection: in READ COMMITTED each of its statements has its own.
 type txn struct {
 	active   bool
-	implicit bool // of a series up to Sync, or of a simple query with several statements
+	id       uint64 // for V$TRX
+	implicit bool   // of a series up to Sync, or of a simple query with several statements
 	failed   bool
 	reason   string // why it was rolled back from outside
 	told     bool   // and the client knows
@@ -39,7 +40,7 @@ func (t *txn) snapshot() bool {
 }
 
 func (s *Session) begin(m dialect.Modes, implicit bool) {
-	s.tx = txn{active: true, implicit: implicit, iso: s.vars.get("default_transaction_isolation"),
+	s.tx = txn{active: true, id: s.b.trxID.Add(1), implicit: implicit, iso: s.vars.get("default_transaction_isolation"),
 		readOnly: s.vars.get("default_transaction_read_only") == "on", vars: s.vars.clone()}
 	s.setModes(m)
 	s.setStatus()
@@ -52,6 +53,7 @@ func (s *Session) setModes(m dialect.Modes) {
 	if m.ReadOnly != nil {
 		s.tx.readOnly = *m.ReadOnly
 	}
+	s.noteTrx()
 }
 
 // lockWrite takes the write lock for c, or for the writer connection when c is
@@ -76,10 +78,7 @@ func (s *Session) lockWrite(c *conn, noWait bool) (*conn, error) {
 
 // enterGate waits for the gate, or until j has been run: then mine is false.
 func (s *Session) enterGate(j *job) (mine bool, err error) {
-	limit := s.vars.duration("lock_timeout")
-	if limit <= 0 {
-		limit = s.b.cfg.LockTimeout
-	}
+	limit := orServer(s.vars.own().lock, s.b.limits.Load().Lock)
 	s.setWaiting(waitLock)
 	if s.turn == nil {
 		s.turn = make(chan bool, 1)
@@ -87,6 +86,7 @@ func (s *Session) enterGate(j *job) (mine bool, err error) {
 	mine, err = s.b.gate.enter(s.ctx, limit, waiter{turn: s.turn, job: j})
 	s.setWaiting("")
 	if errors.Is(err, errGateTimeout) {
+		s.b.counts.lockTimeouts.Add(1)
 		err = &sqlapi.Error{Code: "55P03", Message: "canceling statement due to lock timeout",
 			Detail: fmt.Sprintf("Other transactions held the write lock for more than %v.", limit)}
 	}
@@ -120,6 +120,7 @@ func (s *Session) lockStore(c *conn) (*conn, error) {
 		return nil, fmt.Errorf("take the write lock: %w", err)
 	}
 	c.use(s)
+	b.holder.Store(s)
 	return c, nil
 }
 
@@ -150,6 +151,7 @@ func (b *Backend) release(c *conn) base.LSN {
 	if ddl {
 		b.ddlLSN.Store(uint64(lsn))
 	}
+	b.holder.Store(nil)
 	b.cfg.DB.UnlockWrite(c.h)
 	if c == b.writer && c.old {
 		c.close()
@@ -282,6 +284,7 @@ func (s *Session) pin() (*conn, error) {
 		return nil, err
 	}
 	s.tx.c = c
+	s.notePinned(true)
 	return c, nil
 }
 
@@ -341,6 +344,7 @@ func (s *Session) commit() error {
 		}
 		s.giveBack(t.c)
 		s.tx.c = nil
+		s.notePinned(false)
 		s.endTx(err == nil)
 		return err
 	}
@@ -385,6 +389,7 @@ func (s *Session) releaseTx() {
 		s.unlockWrite(c)
 		return
 	}
+	s.notePinned(false)
 	if err := c.rollback(); err != nil {
 		c.old = true
 	}
@@ -395,6 +400,7 @@ func (s *Session) releaseTx() {
 func (s *Session) endTx(committed bool) {
 	before := s.tx.vars
 	s.tx = txn{}
+	s.noteTrx()
 	if before != nil {
 		s.vars.end(before, committed, s.changed)
 	}

@@ -122,6 +122,10 @@ func (b *Backend) CheckPassword(user, password string) (ok, dba bool) {
 	return found && same, found && same
 }
 
+// administrator reports whether a user may use the sessions that are kept for
+// administrators, and see and end those of others.
+func (b *Backend) administrator(user string) bool { return strings.EqualFold(user, "SYSDBA") }
+
 var dummyVerifier = func() string { v, _ := makeVerifier(rand.Text()); return v }()
 
 // makeVerifier is PostgreSQL's form: SCRAM-SHA-256$iterations:salt$stored:server.

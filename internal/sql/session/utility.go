@@ -502,11 +502,9 @@ func (s *Session) call(ctx context.Context, a Admin, p *Portal) (sqlapi.Value, e
 		if err != nil {
 			return zero, err
 		}
-		ok := false
-		if st.Name == "SP_CLOSE_SESSION" {
-			ok = s.b.Terminate(uint32(n), &sqlapi.Error{Severity: "FATAL", Code: "57P01", Message: "terminating connection due to administrator command"})
-		} else {
-			ok = s.b.CancelSession(uint32(n))
+		ok, err := s.control(n, st.Name == "SP_CLOSE_SESSION")
+		if err != nil {
+			return zero, err
 		}
 		if !ok {
 			return zero, &sqlapi.Error{Code: "42704", Message: fmt.Sprintf("there is no session %d", n)}

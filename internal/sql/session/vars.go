@@ -66,6 +66,8 @@ type vars struct {
 	vals       map[string]string
 	local      map[string]string // SET LOCAL, until the transaction ends
 	hotStandby string
+	limits     ownLimits // see own
+	fresh      bool      // limits is up to date
 }
 
 func newVars(_ string, info sqlapi.Info) *vars {
@@ -95,14 +97,6 @@ func (v *vars) get(name string) string {
 	return variables[name].def
 }
 
-func (v *vars) duration(name string) time.Duration {
-	if len(v.vals) == 0 && len(v.local) == 0 {
-		return 0
-	}
-	n, _ := strconv.ParseInt(v.get(name), 10, 64)
-	return time.Duration(n) * time.Millisecond
-}
-
 func unrecognized(name string) error {
 	return &sqlapi.Error{Code: "42704", Message: fmt.Sprintf("unrecognized configuration parameter %q", name)}
 }
@@ -110,6 +104,7 @@ func unrecognized(name string) error {
 // set checks and sets a value; local: until the end of the transaction.
 func (v *vars) set(name, value string, local bool) error {
 	name = strings.ToLower(name)
+	v.fresh = false
 	d, ok := variables[name]
 	switch {
 	case !ok && !strings.Contains(name, "."):
@@ -144,6 +139,7 @@ func (v *vars) reset(name string) error {
 	if _, ok := variables[name]; !ok && !strings.Contains(name, ".") {
 		return unrecognized(name)
 	}
+	v.fresh = false
 	delete(v.local, name)
 	delete(v.vals, name)
 	if x, ok := v.startVals[name]; ok {
@@ -154,6 +150,7 @@ func (v *vars) reset(name string) error {
 
 func (v *vars) resetAll(changed func(name string)) {
 	old := v.vals
+	v.fresh = false
 	v.vals, v.local = maps.Clone(v.startVals), nil
 	for n, x := range old {
 		if v.get(n) != x {
@@ -166,6 +163,7 @@ func (v *vars) resetAll(changed func(name string)) {
 // SET of the transaction.
 func (v *vars) end(before *vars, committed bool, changed func(name string)) {
 	was := map[string]string{}
+	v.fresh = false
 	maps.Copy(was, v.vals)
 	maps.Copy(was, v.local)
 	v.local = nil
@@ -283,6 +281,9 @@ func (s *Session) show(name string) string {
 	case "session_authorization":
 		return s.vars.user
 	case "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout":
+		if d, ok := s.b.serverLimit(name); ok && !s.vars.isSet(name) {
+			return showMilliseconds(d)
+		}
 		return showMilliseconds(s.vars.get(name))
 	}
 	return s.vars.get(name)

@@ -27,6 +27,10 @@ func define() []*View {
 		parameter.alias("V$DM_INI"),
 		view("SYSOPENHISTORY", "Open records: every opening as primary or normal database, at most 128.", anywhere, "2.1.7, 3.6, 4.4 #10", Source.OpenHistory),
 		view("V$SESSIONS", "Sessions of SQL clients.", anywhere, "", Source.Sessions),
+		view("V$TRX", "Open transactions, and the single statement that is writing.", anywhere, "", Source.Trx),
+		view("V$LOCK", "Who has the write lock of the database, who waits for it, and which transactions keep a snapshot.", anywhere, "", Source.Locks),
+		view("V$ARCH_SEND_INFO", "Statistics of sending redo to each realtime or timely standby.", onPrimary, "10.1 #16", Source.ArchSend),
+		view("V$RAPPLY_STAT", "Statistics of receiving and replaying redo.", onStandby, "10.1 #17", Source.RapplyStat),
 		view("V$VERSION", "Versions of server and formats.", anywhere, "", Source.Version),
 	}
 }

@@ -121,6 +121,8 @@ func defineCatalog() []*View {
 	}
 	return []*View{
 		fixed(view[PGTypeRow]("pg_type", "Types of the protocol.", anywhere, "", nil), pgTypes),
+		view("pg_stat_activity", "Sessions, under PostgreSQL's column names.", anywhere, "", pgActivity),
+		view("pg_locks", "Locks, under PostgreSQL's column names.", anywhere, "", pgLocks),
 		view("pg_settings", "Parameters of dm.ini under PostgreSQL's column names.", anywhere, "", pgSettings),
 	}
 }

@@ -246,22 +246,6 @@ func OpenHistoryRows(l base.Lineage) []OpenHistoryRow {
 	return rows
 }
 
-// SessionRow is a row of V$SESSIONS.
-type SessionRow struct {
-	ID         int64     `col:"SESS_ID,BIGINT" doc:"Id of the session (SP_CLOSE_SESSION takes it)."`
-	SQL        string    `col:"SQL_TEXT,VARCHAR(1000)" null:"zero" doc:"Statement running, or the last one."`
-	State      string    `col:"STATE,VARCHAR(8)" doc:"ACTIVE while a statement runs, else IDLE."`
-	User       string    `col:"USER_NAME,VARCHAR(128)" doc:"User."`
-	TrxState   string    `col:"TRX_STATE,VARCHAR(8)" doc:"IDLE, ACTIVE or FAILED."`
-	TrxStart   time.Time `col:"TRX_START_TIME,TIMESTAMP" null:"zero" doc:"Start of the transaction; NULL outside of one."`
-	HoldsWrite bool      `col:"WRITER,VARCHAR(8)" doc:"Whether the session holds the write lock: TRUE or FALSE."`
-	WaitWrite  bool      `col:"WAITING,VARCHAR(8)" doc:"Whether it waits for the write lock or for its commit: TRUE or FALSE."`
-	CreateTime time.Time `col:"CREATE_TIME,TIMESTAMP" null:"zero" doc:"When the client connected."`
-	LastRecv   time.Time `col:"LAST_RECV_TIME,TIMESTAMP" null:"zero" doc:"When its last message came."`
-	ClientIP   string    `col:"CLNT_IP,VARCHAR(128)" null:"zero" doc:"Address and port of the client."`
-	AppName    string    `col:"APPNAME,VARCHAR(128)" null:"zero" doc:"application_name the client gave."`
-}
-
 // VersionRow is a row of V$VERSION.
 type VersionRow struct {
 	Banner string `col:"BANNER,VARCHAR(128)" doc:"One line of version information."`

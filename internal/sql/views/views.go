@@ -36,6 +36,10 @@ type Source interface {
 	Parameters() []ParameterRow
 	OpenHistory() []OpenHistoryRow
 	Sessions() []SessionRow
+	Trx() []TrxRow
+	Locks() []LockRow
+	ArchSend() []ArchSendRow
+	RapplyStat() []RapplyStatRow
 	Version() []VersionRow
 }
 

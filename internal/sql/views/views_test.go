@@ -54,8 +54,17 @@ func (f fake) OpenHistory() []OpenHistoryRow {
 	})
 }
 func (f fake) Sessions() []SessionRow {
-	return one(SessionRow{ID: 1, User: "SYSDBA", SQL: "it's \x00 a name"})
+	return one(SessionRow{ID: 1, User: "SYSDBA", SQL: "it's \x00 a name", ClientIP: "[::1]:4711", State: "ACTIVE", WaitEvent: "write lock"},
+		SessionRow{ID: 2, User: "U", State: "IDLE", TrxState: "FAILED", TrxID: 7})
 }
+func (f fake) Trx() []TrxRow {
+	return one(TrxRow{ID: 7, SessID: 1, Writer: true, Isolation: "read committed"})
+}
+func (f fake) Locks() []LockRow {
+	return one(LockRow{TrxID: 7, LType: "WRITE", LMode: "X", SessID: 1}, LockRow{LType: "WRITE", LMode: "X", Blocked: 1, SessID: 2, Blocker: 1, Since: f.start})
+}
+func (f fake) ArchSend() []ArchSendRow     { return one(ArchSendRow{Dest: "B", Type: 3, TotalCnt: 5}) }
+func (f fake) RapplyStat() []RapplyStatRow { return one(RapplyStatRow{ApplyNum: 9}) }
 func (f fake) Version() []VersionRow {
 	return one(VersionRow{"Datawatch"}, VersionRow{"DB Version: 1"})
 }
@@ -139,8 +148,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 8 {
-		t.Errorf("compared %d views, want 8: %v", len(checked), checked)
+	if len(checked) != 10 {
+		t.Errorf("compared %d views, want 10: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {
@@ -175,22 +184,27 @@ func TestEveryViewAnswers(t *testing.T) {
 func TestValues(t *testing.T) {
 	db := open(t)
 	for sql, want := range map[string]string{
-		"select name, status$, mode$, oguid, dsc_role, start_time from v$instance":                               "GRP1_RT_01|AFTER REDO|PRIMARY|453331|NULL|2024-02-29 23:59:58.123456",
-		"select MODE$ from V$INSTANCE where MODE$ = 'PRIMARY' and name like 'grp%'":                              "PRIMARY",
-		"select db_magic, create_time from v$database":                                                           "4294967295|NULL",
-		"select P_DB_MAGIC, PKG_SEQ_ARR, APPLY_LSN_ARR from V$RAPPLY_LSN_INFO":                                   "460099052|(4426)|(106610)",
-		"select DB_MAGIC, GLOBAL_NEXT_SEQ, FILE_LSN from V$RLOG":                                                 "460099052|4427|106610",
-		"select arch_type, arch_status from v$arch_status order by arch_dest desc limit 1":                       "REALTIME|Valid",
-		"select arch_hang_flag, arch_wait_apply from v$dm_arch_ini":                                              "1|NULL",
-		"select ctl_link_status, data_link_status from v$mal_link_status":                                        "CONNECTED|DISCONNECT",
-		"select applying, has_keep_pkg, primary_name from v$rapply_sys":                                          "TRUE|FALSE|NULL",
-		"select rowid, pri_inst_name, cur_inst_name, pkg_seqno_arr from sysopenhistory where n_ep=1 and rowid=2": "2|A|B|(7)",
-		"select value from v$dm_ini where name='PORT_NUM'":                                                       "5236",
-		"select setting, context from pg_settings where name='port_num'":                                         "5236|",
-		"select typname, typelem from pg_type where oid=1007":                                                    "_int4|23",
-		"select count(*) from v$instance a, v$version b, v$keep_rlog_pkg c":                                      "0",
-		"select a.name || b.banner from v$instance a, v$version b order by 1 limit 1":                            "GRP1_RT_01DB Version: 1",
-		"select count(distinct oid) = count(*) from pg_type":                                                     "1",
+		"select name, status$, mode$, oguid, dsc_role, start_time from v$instance":                                  "GRP1_RT_01|AFTER REDO|PRIMARY|453331|NULL|2024-02-29 23:59:58.123456",
+		"select MODE$ from V$INSTANCE where MODE$ = 'PRIMARY' and name like 'grp%'":                                 "PRIMARY",
+		"select db_magic, create_time from v$database":                                                              "4294967295|NULL",
+		"select P_DB_MAGIC, PKG_SEQ_ARR, APPLY_LSN_ARR from V$RAPPLY_LSN_INFO":                                      "460099052|(4426)|(106610)",
+		"select DB_MAGIC, GLOBAL_NEXT_SEQ, FILE_LSN from V$RLOG":                                                    "460099052|4427|106610",
+		"select arch_type, arch_status from v$arch_status order by arch_dest desc limit 1":                          "REALTIME|Valid",
+		"select arch_hang_flag, arch_wait_apply from v$dm_arch_ini":                                                 "1|NULL",
+		"select ctl_link_status, data_link_status from v$mal_link_status":                                           "CONNECTED|DISCONNECT",
+		"select applying, has_keep_pkg, primary_name from v$rapply_sys":                                             "TRUE|FALSE|NULL",
+		"select rowid, pri_inst_name, cur_inst_name, pkg_seqno_arr from sysopenhistory where n_ep=1 and rowid=2":    "2|A|B|(7)",
+		"select value from v$dm_ini where name='PORT_NUM'":                                                          "5236",
+		"select setting, context from pg_settings where name='port_num'":                                            "5236|",
+		"select pid, client_addr, client_port, state, wait_event_type from pg_stat_activity where usename='SYSDBA'": "1|::1|4711|active|Lock",
+		"select pid, state, wait_event, backend_xid, client_addr from pg_stat_activity where usename='U'":           "2|idle in transaction (aborted)|ClientRead|7|NULL",
+		"select group_concat(pid || granted || coalesce(transactionid,'-')) from pg_locks":                          "1t7,2f-",
+		"select writer, id from v$trx":                                                                              "TRUE|7",
+		"select block_sess_id, since from v$lock where blocked=1":                                                   "1|2024-02-29 23:59:58.123456",
+		"select typname, typelem from pg_type where oid=1007":                                                       "_int4|23",
+		"select count(*) from v$instance a, v$version b, v$keep_rlog_pkg c":                                         "0",
+		"select a.name || b.banner from v$instance a, v$version b order by 1 limit 1":                               "GRP1_RT_01DB Version: 1",
+		"select count(distinct oid) = count(*) from pg_type":                                                        "1",
 	} {
 		if got := query(t, db, sql); len(got) != 1 || got[0] != want {
 			t.Errorf("%s\n got %q\nwant %q", sql, got, want)

@@ -1,0 +1,29 @@
+package server
+
+import (
+	"strconv"
+	"time"
+
+	"datawatch/internal/sql/session"
+)
+
+// number reads a numeric parameter; its value has been checked.
+func (p *params) number(name string) int64 {
+	v, _ := p.get(name)
+	n, _ := strconv.ParseInt(v, 10, 64)
+	return n
+}
+
+// limits are the limits of sessions as the parameters have them now; 0 is no
+// limit in both.
+func (s *Server) limits() session.Limits {
+	in := func(name string, unit time.Duration) time.Duration { return time.Duration(s.para.number(name)) * unit }
+	return session.Limits{
+		Statement:   in("STATEMENT_TIMEOUT", time.Millisecond),
+		Lock:        in("LOCK_TIMEOUT", time.Millisecond),
+		IdleInWrite: in("IDLE_IN_TRAN_TIMEOUT", time.Second),
+		Idle:        in("IDLE_SESSION_TIMEOUT", time.Second),
+		Slow:        in("SLOW_SQL_TIME", time.Millisecond),
+		SlowParams:  s.para.bool("SLOW_SQL_PARAMS"),
+	}
+}
