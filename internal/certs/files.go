@@ -101,9 +101,6 @@ func LoadPair(certPath, keyPath string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := ParseCerts(certPath, cb); err != nil {
-		return nil, err
-	}
 	kb, err := ReadSecret(keyPath)
 	if err != nil {
 		return nil, err

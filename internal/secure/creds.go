@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,30 +14,48 @@ import (
 	"time"
 
 	"datawatch/internal/certs"
+	"datawatch/internal/clock"
 )
 
 // warnDays is how long before its end a certificate is complained about.
 const warnDays = 30
 
-// secrets are what a handshake needs, as read from the files at one moment.
-type secrets struct {
-	pair     *tls.Certificate
-	certPath string
-	cas      []*x509.Certificate // Cert
-	keys     certs.GroupKeys     // Key
-}
-
-// creds keeps secrets current: it looks at the files before every handshake
-// and reads them again when one has changed. Files that cannot be used leave
-// what was read before in force.
-type creds struct {
-	cfg Config
+// reload keeps something read from files current: it looks at the files
+// whenever it is asked and reads them again when one has changed. Files that
+// cannot be used leave what was read before in force.
+type reload[T any] struct {
+	paths []string
+	read  func() (T, error)
+	log   *slog.Logger
 
 	mu     sync.Mutex
-	have   *secrets
+	loaded bool
+	have   T
 	stamps []stamp
-	said   string    // last complaint
-	warned time.Time // of the end of the certificate
+	said   string // last complaint
+}
+
+// current returns what the files say. again is true when they were read anew.
+// An error is possible the first time only.
+func (r *reload[T]) current() (have T, again bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := stamps(r.paths)
+	if r.loaded && slices.Equal(now, r.stamps) {
+		return r.have, false, nil
+	}
+	v, err := r.read()
+	switch {
+	case err == nil:
+		again = r.loaded
+		r.have, r.loaded, r.stamps, r.said = v, true, now, ""
+	case !r.loaded:
+		return v, false, err
+	case err.Error() != r.said: // perhaps half of a change: look again next time
+		r.said = err.Error()
+		r.log.Error("changed certificates or keys cannot be used; the former stay in force", "err", err)
+	}
+	return r.have, again, nil
 }
 
 // stamp tells one version of a file from another.
@@ -44,54 +63,6 @@ type stamp struct {
 	mod  time.Time
 	size int64
 	ino  uint64
-}
-
-func (c *creds) paths() []string {
-	if c.cfg.Mode == Key {
-		return []string{filepath.Join(c.cfg.Dir, certs.KeyFile)}
-	}
-	return []string{filepath.Join(c.cfg.Dir, certs.CACertFile), filepath.Join(c.cfg.Dir, c.cfg.Name+".crt"), filepath.Join(c.cfg.Dir, c.cfg.Name+".key")}
-}
-
-func (c *creds) current() (*secrets, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := stamps(c.paths())
-	if c.have == nil || !slices.Equal(now, c.stamps) {
-		s, err := c.load()
-		switch {
-		case err == nil:
-			if c.have != nil {
-				c.cfg.Log.Info("certificates or group key read again", "dir", c.cfg.Dir, "using", s.describe())
-			}
-			c.have, c.stamps, c.said = s, now, ""
-		case c.have == nil:
-			return nil, err
-		case err.Error() != c.said: // perhaps half of a change: look again next time
-			c.said = err.Error()
-			c.cfg.Log.Error("changed certificates or group key cannot be used; the former stay in force", "dir", c.cfg.Dir, "err", err)
-		}
-	}
-	c.warn()
-	return c.have, nil
-}
-
-// warn complains once a day about a certificate that ends soon.
-func (c *creds) warn() {
-	if c.cfg.Mode != Cert {
-		return
-	}
-	now := c.cfg.Clock.Now()
-	left := c.have.pair.Leaf.NotAfter.Sub(now)
-	if left > warnDays*24*time.Hour || now.Sub(c.warned) < 24*time.Hour {
-		return
-	}
-	c.warned = now
-	if left <= 0 {
-		c.cfg.Log.Error("our certificate has expired: peers refuse it; `dw certs renew` makes a new one", "file", c.have.certPath, "expired", c.have.pair.Leaf.NotAfter)
-		return
-	}
-	c.cfg.Log.Warn("our certificate ends soon; `dw certs renew` makes a new one", "file", c.have.certPath, "expires", c.have.pair.Leaf.NotAfter)
 }
 
 func stamps(paths []string) []stamp {
@@ -111,6 +82,73 @@ func inode(st fs.FileInfo) uint64 {
 		return s.Ino
 	}
 	return 0
+}
+
+// expiry complains once a day about a certificate that ends soon.
+type expiry struct {
+	clk clock.Clock
+	log *slog.Logger
+
+	mu     sync.Mutex
+	warned time.Time
+}
+
+func (x *expiry) look(leaf *x509.Certificate, file string) {
+	now := x.clk.Now()
+	left := leaf.NotAfter.Sub(now)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if left > warnDays*24*time.Hour || now.Sub(x.warned) < 24*time.Hour {
+		return
+	}
+	x.warned = now
+	if left <= 0 {
+		x.log.Error("our certificate has expired: whoever checks it refuses us; `dw certs renew` makes a new one", "file", file, "expired", leaf.NotAfter)
+		return
+	}
+	x.log.Warn("our certificate ends soon; `dw certs renew` makes a new one", "file", file, "expires", leaf.NotAfter)
+}
+
+// secrets are what a handshake of a link needs, as read at one moment.
+type secrets struct {
+	pair     *tls.Certificate
+	certPath string
+	cas      []*x509.Certificate // Cert
+	keys     certs.GroupKeys     // Key
+}
+
+// creds are the secrets of an Endpoint.
+type creds struct {
+	cfg    Config
+	files  reload[*secrets]
+	expiry expiry
+}
+
+func newCreds(cfg Config) *creds {
+	c := &creds{cfg: cfg, expiry: expiry{clk: cfg.Clock, log: cfg.Log}}
+	c.files = reload[*secrets]{paths: c.paths(), read: c.load, log: cfg.Log}
+	return c
+}
+
+func (c *creds) paths() []string {
+	if c.cfg.Mode == Key {
+		return []string{filepath.Join(c.cfg.Dir, certs.KeyFile)}
+	}
+	return []string{filepath.Join(c.cfg.Dir, certs.CACertFile), filepath.Join(c.cfg.Dir, c.cfg.Name+".crt"), filepath.Join(c.cfg.Dir, c.cfg.Name+".key")}
+}
+
+func (c *creds) current() (*secrets, error) {
+	s, again, err := c.files.current()
+	if err != nil {
+		return nil, err
+	}
+	if again {
+		c.cfg.Log.Info("certificates or group key read again", "dir", c.cfg.Dir, "using", s.describe())
+	}
+	if c.cfg.Mode == Cert {
+		c.expiry.look(s.pair.Leaf, s.certPath)
+	}
+	return s, nil
 }
 
 func (c *creds) load() (*secrets, error) {
@@ -156,4 +194,50 @@ func throwaway(now time.Time) (*tls.Certificate, error) {
 		return nil, err
 	}
 	return &pair, nil
+}
+
+// SQL is the server's side of TLS with SQL clients (SSL_CERT, SSL_KEY).
+type SQL struct {
+	cert, key string
+	log       *slog.Logger
+	files     reload[*tls.Config]
+	expiry    expiry
+}
+
+// SQLProtocol is the ALPN name of the PostgreSQL protocol.
+const SQLProtocol = "postgresql"
+
+// NewSQL reads the files once; later changes are noticed at the next
+// handshake. nil Clock and Log take the system's.
+func NewSQL(cert, key string, clk clock.Clock, log *slog.Logger) (*SQL, error) {
+	if clk == nil {
+		clk = clock.Real{}
+	}
+	if log == nil {
+		log = slog.Default()
+	}
+	s := &SQL{cert: cert, key: key, log: log, expiry: expiry{clk: clk, log: log}}
+	s.files = reload[*tls.Config]{paths: []string{cert, key}, log: log, read: func() (*tls.Config, error) {
+		pair, err := certs.LoadPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("SSL_CERT, SSL_KEY: %w", err)
+		}
+		return &tls.Config{Certificates: []tls.Certificate{*pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{SQLProtocol}}, nil
+	}}
+	c, _, err := s.files.current()
+	if err != nil {
+		return nil, err
+	}
+	s.expiry.look(c.Certificates[0].Leaf, cert)
+	return s, nil
+}
+
+// Config is for one handshake; its first certificate has its Leaf set.
+func (s *SQL) Config() *tls.Config {
+	c, again, _ := s.files.current()
+	if again {
+		s.log.Info("certificate for SQL clients read again", "file", s.cert, "expires", c.Certificates[0].Leaf.NotAfter)
+	}
+	s.expiry.look(c.Certificates[0].Leaf, s.cert)
+	return c
 }

@@ -7,11 +7,14 @@ import (
 	"datawatch/internal/clock"
 )
 
+// gateEvery is how long one kind of complaint is kept quiet.
+const gateEvery = 30 * time.Second
+
 // maxGate bounds how many kinds of complaints are remembered.
 const maxGate = 512
 
-// gate lets one line per kind pass in gateEvery and counts the others.
-type gate struct {
+// Gate lets one line per kind pass in half a minute and counts the others.
+type Gate struct {
 	clk clock.Clock
 	mu  sync.Mutex
 	at  map[string]*gated
@@ -22,11 +25,12 @@ type gated struct {
 	more int
 }
 
-func newGate(clk clock.Clock) *gate { return &gate{clk: clk, at: map[string]*gated{}} }
+// NewGate makes an open gate.
+func NewGate(clk clock.Clock) *Gate { return &Gate{clk: clk, at: map[string]*gated{}} }
 
-// pass reports whether a line of that kind may be written, and how many were
+// Pass reports whether a line of that kind may be written, and how many were
 // kept back since the last one.
-func (g *gate) pass(kind string) (ok bool, more int) {
+func (g *Gate) Pass(kind string) (ok bool, more int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.clk.Now()

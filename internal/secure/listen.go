@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"datawatch/internal/wire"
 )
@@ -189,7 +188,7 @@ func (l *listener) log(p *pending, why string, err error) {
 		l.e.cfg.Log.Debug("connection closed without a word", "port", l.port.Name, "from", p.host)
 		return
 	}
-	if ok, more := l.e.gate.pass(p.host + " " + why); ok {
+	if ok, more := l.e.gate.Pass(p.host + " " + why); ok {
 		args := []any{"port", l.port.Name, "from", p.nc.RemoteAddr().String(), "err", clean(err.Error(), 600)}
 		if more > 0 {
 			args = append(args, "like_it_since", more)
@@ -265,6 +264,3 @@ func host(nc net.Conn) string {
 	}
 	return a
 }
-
-// gateEvery is how long one kind of complaint about one host is kept quiet.
-const gateEvery = 30 * time.Second

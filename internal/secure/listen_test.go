@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,6 +48,13 @@ func TestGarbage(t *testing.T) {
 			}
 			waitLog(t, srv.log, "connection refused", "MAL_PORT", `not one of our programs: it began with \"GET \"`)
 			waitLog(t, srv.log, "did not say who it is within 300ms")
+			kept := func() int {
+				srv.gate.mu.Lock()
+				defer srv.gate.mu.Unlock()
+				return srv.gate.at["127.0.0.1 garbage"].more
+			}
+			for end := time.Now().Add(5 * time.Second); kept() < 3 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			}
 			if n := strings.Count(srv.log.String(), "not one of our programs"); n != 1 {
 				t.Errorf("%d lines for one kind of garbage:\n%s", n, srv.log)
 			}
@@ -269,4 +277,33 @@ func TestExpiryWarning(t *testing.T) {
 	s.clk.add(30 * 24 * time.Hour)
 	look()
 	waitLog(t, s.log, "our certificate has expired", "A.crt")
+}
+
+// SQL clients are shown a renewed certificate at the next connection.
+func TestSQLCertificate(t *testing.T) {
+	dir, ca := authority(t, "CA")
+	issue(t, ca, dir, og, certs.Instance, "A")
+	var log logs
+	cert, key := filepath.Join(dir, "A.crt"), filepath.Join(dir, "A.key")
+	s, err := NewSQL(cert, key, nil, slog.New(slog.NewTextHandler(&log, nil)))
+	check(t, err)
+	before := s.Config()
+	if s.Config() != before {
+		t.Error("a new configuration for the same files: tickets of clients are worth nothing")
+	}
+	issue(t, ca, dir, og, certs.Instance, "A")
+	after := s.Config()
+	if after == before || after.Certificates[0].Leaf.Equal(before.Certificates[0].Leaf) {
+		t.Error("the former certificate is shown")
+	}
+	waitLog(t, &log, "certificate for SQL clients read again")
+	check(t, os.Chmod(key, 0o644))
+	check(t, os.Chtimes(key, time.Now(), time.Now().Add(time.Second)))
+	if s.Config() != after {
+		t.Error("a key that others may read is used")
+	}
+	waitLog(t, &log, "the former stay in force", "chmod 600")
+	if _, err := NewSQL(cert, key, nil, nil); err == nil || !strings.Contains(err.Error(), "SSL_CERT, SSL_KEY: ") {
+		t.Error(err)
+	}
 }

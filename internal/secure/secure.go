@@ -97,7 +97,7 @@ type Config struct {
 type Endpoint struct {
 	cfg  Config
 	cr   *creds
-	gate *gate
+	gate *Gate
 }
 
 // New makes an Endpoint and reads its files once, so that what is wrong with
@@ -116,11 +116,11 @@ func New(cfg Config) (*Endpoint, error) {
 	if cfg.OGUID == nil {
 		cfg.OGUID = func() uint32 { return 0 }
 	}
-	e := &Endpoint{cfg: cfg, gate: newGate(cfg.Clock)}
+	e := &Endpoint{cfg: cfg, gate: NewGate(cfg.Clock)}
 	if cfg.Mode == Off {
 		return e, nil
 	}
-	e.cr = &creds{cfg: cfg}
+	e.cr = newCreds(cfg)
 	s, err := e.cr.current()
 	if err != nil {
 		return nil, fmt.Errorf("%s = %s: %w", cfg.Param, cfg.Mode, err)

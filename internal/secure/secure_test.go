@@ -277,7 +277,7 @@ func TestWhoMayTalk(t *testing.T) {
 		{name: "another key", client: a(Config{Mode: Key, Dir: badKey}), server: Config{Mode: Key, Dir: keyDir},
 			clientErr: "which is not in our group.key (it has " + k.ID + ")", serverLog: []string{"we refuse instance A", "not in our group.key"}},
 		{name: "only the id of the key", client: a(Config{Mode: Key, Dir: fakeKey}), server: Config{Mode: Key, Dir: keyDir},
-			tamper:    func(e *Endpoint) { e.cr.have.keys[0].Secret[0] ^= 1 },
+			tamper:    func(e *Endpoint) { e.cr.files.have.keys[0].Secret[0] ^= 1 },
 			clientErr: "does not know group key " + k.ID, serverLog: []string{"does not know group key"}},
 		{name: "plain to TLS", client: a(Config{}), server: Config{Mode: Cert, Dir: dir},
 			clientErr: "refused: this side takes TLS only: MAL_SSL_MODE must be the same in the whole group", serverLog: []string{"it speaks plain text, this side takes TLS only"}},
@@ -293,7 +293,7 @@ func TestWhoMayTalk(t *testing.T) {
 			if c.tamper != nil {
 				c.tamper(cl.Endpoint)
 				if c.name == "somebody else's name" {
-					cl.cr.have, cl.cr.stamps = nil, nil
+					cl.cr = newCreds(cl.cr.cfg)
 				}
 			}
 			l := srv.listen(t, Port{})

@@ -178,7 +178,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	// several hosts goes on to the next instead of waiting for a recovery.
 	// Serving does not end with ctx: the end is orderly, by end().
 	serve := context.WithoutCancel(ctx)
-	s.pg = &pgwire.Server{Listener: pgLis, TLS: tlsConfig, Log: s.log, Clock: s.clock,
+	s.pg = &pgwire.Server{Listener: pgLis, TLS: tlsConfig, RequireTLS: links.RequireTLS(cfg.DM), Log: s.log, Clock: s.clock,
 		MaxSessions: cfg.DM.MaxSessions + cfg.DM.ReservedSessions, AuthTimeout: cfg.DM.LoginTimeout}
 	s.pg.Starting()
 	go func() {
@@ -438,16 +438,17 @@ func (s *Server) writePID() error {
 	return os.WriteFile(s.pidPath(), []byte(strconv.Itoa(s.pid)+"\n"), 0o644)
 }
 
-func (s *Server) tls() (*tls.Config, error) {
+// tls is what SQL clients are offered, nil without SSL_CERT.
+func (s *Server) tls() (func() *tls.Config, error) {
 	dm := s.cfg.DM
 	if dm.SSLCert == "" {
 		return nil, nil
 	}
-	c, err := tls.LoadX509KeyPair(dm.SSLCert, dm.SSLKey)
+	c, err := secure.NewSQL(dm.SSLCert, dm.SSLKey, s.clock, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("SSL_CERT = %s, SSL_KEY = %s: %w", dm.SSLCert, dm.SSLKey, err)
+		return nil, &links.Error{Err: fmt.Errorf("%s: %w", dm.Path, err)}
 	}
-	return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}, nil
+	return c.Config, nil
 }
 
 // oguid is the group's number, 0 while the database is not open or has none.

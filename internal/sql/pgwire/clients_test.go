@@ -1,7 +1,6 @@
 package pgwire
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +15,7 @@ func TestPSQL(t *testing.T) {
 	if err != nil {
 		t.Skip("psql is not installed (Debian package postgresql-client)")
 	}
-	_, addr := serve(t, newFake(), func(s *Server) { s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t)}} })
+	_, addr := serve(t, newFake(), func(s *Server) { s.TLS = shown(certificate(t)) })
 	host, port, _ := net.SplitHostPort(addr)
 	run := func(mode, pw, sql string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), psql, "-X", "-A", "-t", "-c", sql,

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xdg-go/scram"
+
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -39,7 +41,8 @@ type conn struct {
 	out    []byte
 	werr   error // first write error: the client is gone
 
-	user string
+	user    string
+	binding scram.ChannelBinding // of the TLS connection, for SCRAM
 
 	// extended protocol
 	skip     bool // an error happened: ignore everything up to Sync

@@ -16,6 +16,9 @@ import (
 
 const (
 	mechanism = "SCRAM-SHA-256"
+	// plus binds the login to the TLS connection (RFC 5802): whoever sits in
+	// the middle with another certificate fails.
+	plus = "SCRAM-SHA-256-PLUS"
 	// mockIterations is what an unknown user is asked for: PostgreSQL's
 	// default, which verifiers made by this product have too.
 	mockIterations = 4096
@@ -91,6 +94,12 @@ func (c *conn) authenticate(user string) (isDefault bool, err error) {
 
 	b, at := begin(c.buf(), 'R')
 	b = binary.BigEndian.AppendUint32(b, 10)
+	offered := mechanism
+	if c.binding.IsSupported() {
+		conv = server.NewConversationWithChannelBinding(c.binding)
+		b = appendCStr(b, plus)
+		offered = plus + " and " + mechanism
+	}
 	c.out = finish(append(appendCStr(b, mechanism), 0), at)
 	if err := c.flush(); err != nil {
 		return false, err
@@ -105,10 +114,16 @@ func (c *conn) authenticate(user string) (isDefault bool, err error) {
 	if n < 0 || !m.end() {
 		return false, &protoError{"malformed SASLInitialResponse message"}
 	}
-	if mech != mechanism {
-		return false, fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism; the server offers %s", mechanism))
+	if mech != mechanism && (mech != plus || !c.binding.IsSupported()) {
+		return false, fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism; the server offers %s", offered))
+	}
+	if bound := len(first) > 0 && first[0] == 'p'; bound != (mech == plus) {
+		return false, fatal("08P01", fmt.Sprintf("malformed SCRAM message: channel binding of the message does not fit mechanism %s", mech))
 	}
 	reply, err := conv.Step(string(first))
+	if err != nil && reply == scram.ErrServerDoesSupportChannelBinding {
+		return false, fatal("28000", "SCRAM channel binding negotiation error: the client thinks that the server does not support channel binding, but it does; somebody may have changed what it offered")
+	}
 	if err != nil {
 		return false, fatal("08P01", "malformed SCRAM message: "+err.Error())
 	}

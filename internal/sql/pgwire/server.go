@@ -1,5 +1,5 @@
 // Package pgwire speaks the PostgreSQL protocol, version 3.0, to SQL clients:
-// start-up, TLS, SCRAM-SHA-256, simple and extended queries, cancellation, and
+// start-up, TLS, SCRAM-SHA-256 with channel binding, simple and extended queries, cancellation, and
 // the conversion of values between PostgreSQL's types and SQLite's.
 //
 // It keeps the network side of G8: lengths are capped before anything is
@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"datawatch/internal/clock"
+	"datawatch/internal/secure"
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -43,9 +44,13 @@ const (
 // Server serves one listener. The fields are not changed after Serve, but for
 // the Backend of a server that was told Starting.
 type Server struct {
-	Listener    net.Listener
-	Backend     sqlapi.Backend
-	TLS         *tls.Config   // nil: SSLRequest is answered N
+	Listener net.Listener
+	Backend  sqlapi.Backend
+	// TLS gives the configuration for one handshake; nil: SSLRequest is
+	// answered N. Its NextProtos should be secure.SQLProtocol.
+	TLS func() *tls.Config
+	// RequireTLS says whether a client at an address must use TLS; nil: none.
+	RequireTLS  func(net.Addr) bool
 	Log         *slog.Logger  // nil: slog.Default()
 	Clock       clock.Clock   // nil: the system's; for deadlines
 	MaxSessions int           // MAX_SESSIONS, 0: DefaultMaxSessions; more answer 53300
@@ -63,6 +68,7 @@ type Server struct {
 	mockKey  [32]byte
 	initOnce sync.Once
 	starting atomic.Bool
+	gate     *secure.Gate
 	defaults sync.Map // users whose initial password was logged
 }
 
@@ -94,6 +100,7 @@ func (s *Server) init() {
 		if s.AuthTimeout <= 0 {
 			s.AuthTimeout = DefaultAuthTimeout
 		}
+		s.gate = secure.NewGate(s.Clock)
 		s.conns = make(map[*conn]struct{})
 		s.byPID = make(map[uint32]*conn)
 		rand.Read(s.mockKey[:]) // never fails (Go 1.24)

@@ -515,7 +515,7 @@ func certificate(t *testing.T) tls.Certificate {
 
 func TestTLS(t *testing.T) {
 	f := newFake()
-	s, addr := serve(t, f, func(s *Server) { s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(t)}} })
+	s, addr := serve(t, f, func(s *Server) { s.TLS = shown(certificate(t)) })
 	c := dial(t, addr, "sslmode=require")
 	if _, ok := c.Conn().(*tls.Conn); !ok {
 		t.Fatalf("connection is a %T", c.Conn())

@@ -2,7 +2,6 @@ package pgwire
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,7 +51,7 @@ func (c *conn) startup(ctx context.Context) bool {
 		}
 		c.nc.SetWriteDeadline(c.srv.Clock.Now().Add(closeGrace))
 	}
-	c.srv.Log.Debug("SQL client refused", "remote", c.nc.RemoteAddr(), "user", c.user, "err", err)
+	c.complain(err)
 	if e != nil {
 		c.send(e)
 		c.flush()
@@ -63,8 +62,11 @@ func (c *conn) startup(ctx context.Context) bool {
 // hello reads up to and including the startup message: TLS and GSS requests
 // are answered, a CancelRequest is served (errClose).
 func (c *conn) hello(ctx context.Context) (info sqlapi.Info, err error) {
-	secured, asked := false, 0
-	for {
+	secured, err := c.direct(ctx)
+	if err != nil {
+		return info, err
+	}
+	for asked := 0; ; {
 		code, b, err := c.rd.startup()
 		if err != nil {
 			return info, err
@@ -88,15 +90,9 @@ func (c *conn) hello(ctx context.Context) (info sqlapi.Info, err error) {
 			if _, err := c.nc.Write([]byte{'S'}); err != nil {
 				return info, err
 			}
-			tc := tls.Server(c.nc, c.srv.TLS)
-			if err := tc.HandshakeContext(ctx); err != nil {
-				c.werr = err // nothing can be said in the middle of a handshake
-				return info, fmt.Errorf("TLS handshake: %w", err)
+			if err := c.handshake(ctx, c.nc); err != nil {
+				return info, err
 			}
-			c.mu.Lock()
-			c.nc = tc
-			c.mu.Unlock()
-			c.rd = reader{nc: tc}
 			secured = true
 		case code == codeCancel:
 			if len(b) == 8 {
@@ -106,7 +102,10 @@ func (c *conn) hello(ctx context.Context) (info sqlapi.Info, err error) {
 		case code>>16 != 3:
 			return info, fatal("0A000", fmt.Sprintf("unsupported frontend protocol %d.%d: server supports 3.0", code>>16, code&0xffff))
 		default:
-			return c.parameters(code, b)
+			if info, err = c.parameters(code, b); err == nil {
+				err = c.mayBePlain()
+			}
+			return info, err
 		}
 	}
 }
