@@ -36,7 +36,7 @@ var layers = []layer{
 	{"high availability", []string{"internal/ha"}},
 	{"replication", []string{"internal/repl"}},
 	{"storage", []string{"internal/storage"}},
-	{"tools of every layer", []string{"internal/config", "internal/event", "internal/wire", "internal/ha/proto", "internal/certs", "internal/secure", "internal/vfs", "internal/clock"}},
+	{"tools of every layer", []string{"internal/config", "internal/event", "internal/wire", "internal/ha/proto", "internal/certs", "internal/secure", "internal/vfs", "internal/clock", "internal/logfile", "internal/metrics"}},
 	{"words", []string{"internal/base"}},
 }
 
@@ -88,11 +88,11 @@ var defaults = map[string]string{
 	"internal/ha/watcher os.MkdirAll":     "OSProcesses starts real processes",
 	"internal/ha/watcher os.OpenFile":     "OSProcesses opens the log of a process; dmwatcher.ctl is made once, by rename",
 	"internal/ha/watcher os.ReadFile":     "OSProcesses reads /proc; dmwatcher.ctl is read at start",
-	"internal/ha/watcher os.Rename":       "dmwatcher.ctl is made once, by rename",
+	"internal/ha/watcher os.Rename":       "dmwatcher.ctl is made once, by rename; output of a process is put aside",
 	"internal/ha/watcher os.Open":         "dmwatcher.ctl: sync of its directory",
 	"internal/storage/pagestore time.Now": "used when Options.Now is nil",
-	"internal/sql/session time.Now":       "times that statements ask for and views show; nothing is decided by them",
-	"internal/sql/session time.Since":     "how long a commit waits for company, at most 2 ms",
+	"internal/sql/session time.Now":       "times that statements ask for and views show, and the limits of one session",
+	"internal/sql/session time.Since":     "how long a commit waits for company, at most 2 ms; how long a slow statement took",
 }
 
 // tree is what the rules look at.

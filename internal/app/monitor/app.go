@@ -19,6 +19,7 @@ import (
 
 	"datawatch/dwmon"
 	"datawatch/internal/config"
+	"datawatch/internal/logfile"
 )
 
 // Exit codes of dmmonitor.
@@ -147,6 +148,7 @@ func Run(ctx context.Context, o Options, cfg dwmon.Config, stdin io.Reader, stdo
 	}
 	defer m.Close()
 	if o.Service {
+		defer logfile.OnHangup(ctx, m.RenewLog)()
 		select {
 		case <-ctx.Done():
 			return ExitOK

@@ -1,12 +1,52 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"datawatch/internal/config"
 	"datawatch/internal/sql/session"
 )
+
+// TestLogFiles: the log goes on under its name after an outside tool has moved
+// it; slow statements have a file of their own.
+func TestLogFiles(t *testing.T) {
+	dir := t.TempDir()
+	var errw bytes.Buffer
+	l, err := openLog(&config.DM{InstanceName: "A", SvrLogDir: dir, SvrLogFileSize: 1, SvrLogLevel: "WARN"}, &errw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	l.log.Info("not logged")
+	l.log.Warn("first")
+	if err := os.Rename(l.main.Path(), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	l.reopen()
+	l.log.Warn("second")
+	l.slowStatement(session.SlowStatement{Took: 1234567 * time.Microsecond, Session: 7, User: "U", SQL: "select '?'", Params: "$1=text(3)", Tag: "SELECT 1"})
+	l.slowStatement(session.SlowStatement{Took: time.Second, SQL: "x", Trx: 9, Code: "57014"})
+	read := func(name string) string { b, _ := os.ReadFile(name); return string(b) }
+	if a, b := read(filepath.Join(dir, "away")), read(l.main.Path()); !strings.Contains(a, "first") || strings.Contains(a, "second") || !strings.Contains(b, "second") ||
+		strings.Contains(a, "not logged") {
+		t.Errorf("moved: %q, now: %q", a, b)
+	}
+	slow := read(l.slow.Path())
+	for _, want := range []string{"ms=1234.567", "sess=7", "user=U", `sql="select '?'"`, `params="$1=text(3)"`, `tag="SELECT 1"`, "trx=9 sqlstate=57014"} {
+		if !strings.Contains(slow, want) {
+			t.Errorf("slow log lacks %s:\n%s", want, slow)
+		}
+	}
+	if !strings.HasPrefix(filepath.Base(l.slow.Path()), "slow_A_20") || !strings.Contains(errw.String(), "second") {
+		t.Errorf("%s, stderr %q", l.slow.Path(), errw.String())
+	}
+}
 
 // TestLimitsFollowParameters: a changed parameter counts for the sessions that
 // are there, a reset one has its default again, a static one changes the file only.

@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"datawatch/internal/app/links"
 	"datawatch/internal/config"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/logfile"
+	"datawatch/internal/sql/session"
 )
 
 // Exit codes (docs/operations.md).
@@ -70,17 +71,21 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 		return exitUsage
 	}
 	tuneRuntime()
-	log, closeLog, err := openLog(cfg.DM, errw)
+	l, err := openLog(cfg.DM, errw)
 	if err != nil {
 		fmt.Fprintf(errw, "dmserver: %v\n", err)
 		return exitFailed
 	}
-	defer closeLog()
+	defer l.close()
+	defer logfile.OnHangup(ctx, l.reopen)()
 	fmt.Fprintf(errw, "%s starting %s\n", versionLine(), abs)
-	err = Run(ctx, cfg, Options{Log: log, Mount: mount, Ready: func() { fmt.Fprintln(out, "SYSTEM IS READY.") }})
+	err = Run(ctx, cfg, Options{Log: l.log, SlowLog: l.slowStatement, Mount: mount, Ready: func() {
+		fmt.Fprintln(out, "SYSTEM IS READY.")
+		l.echo.Quiet()
+	}})
 	if err != nil {
 		if !errors.Is(err, ErrHalted) {
-			log.Error("start or end failed", "err", err)
+			l.log.Error("start or end failed", "err", err)
 		}
 		fmt.Fprintf(errw, "dmserver: %v\n", err)
 		if bad := (*links.Error)(nil); errors.As(err, &bad) {
@@ -99,22 +104,68 @@ func tuneRuntime() {
 	}
 }
 
-// openLog logs to stderr and to SVR_LOG_DIR/dm_INSTANCE_YYYYMM.log.
-func openLog(dm *config.DM, errw io.Writer) (*slog.Logger, func(), error) {
-	if err := os.MkdirAll(dm.SvrLogDir, 0o755); err != nil {
-		return nil, nil, fmt.Errorf("SVR_LOG_DIR: %w", err)
+// logs are the files of a server: its log, repeated on stderr, and that of slow
+// statements.
+type logs struct {
+	main, slow *logfile.File
+	echo       *logfile.Echo
+	log        *slog.Logger
+	slowLog    *slog.Logger
+}
+
+// openLog logs to stderr and to SVR_LOG_DIR/dm_INSTANCE_YYYYMM.log; slow
+// statements go to slow_INSTANCE_YYYYMM.log there.
+func openLog(dm *config.DM, errw io.Writer) (*logs, error) {
+	file := func(name string) logfile.Config {
+		return logfile.Config{Dir: dm.SvrLogDir, Name: name + "_" + dm.InstanceName, Size: dm.SvrLogFileSize << 20, Space: dm.SvrLogSpaceLimit << 20}
 	}
-	name := fmt.Sprintf("dm_%s_%s.log", dm.InstanceName, time.Now().Format("200601"))
-	f, err := os.OpenFile(filepath.Join(dm.SvrLogDir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	f, err := logfile.Open(file("dm"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("SVR_LOG_DIR: %w", err)
+		return nil, fmt.Errorf("SVR_LOG_DIR: %w", err)
 	}
+	l := &logs{main: f, slow: logfile.New(file("slow")), echo: logfile.NewEcho(errw)}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(dm.SvrLogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
-	h := slog.NewTextHandler(io.MultiWriter(errw, f), &slog.HandlerOptions{Level: level})
-	return slog.New(h).With("inst", dm.InstanceName), func() { f.Close() }, nil
+	h := slog.NewTextHandler(io.MultiWriter(l.echo, l.main), &slog.HandlerOptions{Level: level})
+	l.log = slog.New(h).With("inst", dm.InstanceName)
+	l.slowLog = slog.New(slog.NewTextHandler(l.slow, nil))
+	return l, nil
+}
+
+// slowStatement writes one line.
+func (l *logs) slowStatement(x session.SlowStatement) {
+	attrs := []slog.Attr{slog.Float64("ms", float64(x.Took.Microseconds())/1000), slog.Time("start", x.Start), slog.Uint64("sess", uint64(x.Session)),
+		slog.String("user", x.User), slog.String("addr", x.Address)}
+	if x.App != "" {
+		attrs = append(attrs, slog.String("app", x.App))
+	}
+	if x.Trx != 0 {
+		attrs = append(attrs, slog.Uint64("trx", x.Trx))
+	}
+	if x.Code != "" {
+		attrs = append(attrs, slog.String("sqlstate", x.Code))
+	} else {
+		attrs = append(attrs, slog.String("tag", x.Tag))
+	}
+	attrs = append(attrs, slog.String("sql", x.SQL))
+	if x.Params != "" {
+		attrs = append(attrs, slog.String("params", x.Params))
+	}
+	l.slowLog.LogAttrs(context.Background(), slog.LevelWarn, "slow statement", attrs...)
+}
+
+// reopen opens the files by name again (SIGHUP).
+func (l *logs) reopen() {
+	l.main.Reopen()
+	l.slow.Reopen()
+	l.log.Info("log files were opened again")
+}
+
+func (l *logs) close() {
+	l.main.Close()
+	l.slow.Close()
 }
 
 func versionLine() string {

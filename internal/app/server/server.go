@@ -103,6 +103,8 @@ type Options struct {
 	FS    vfs.FS      // nil: the operating system's
 	Clock clock.Clock // nil: the system's
 	Log   *slog.Logger
+	// SlowLog takes statements slower than SLOW_SQL_TIME; nil: they are only counted.
+	SlowLog func(session.SlowStatement)
 	// Mount: stop in Mount even when the mode is Normal.
 	Mount bool
 	// Ready is told when connections are accepted.
@@ -203,7 +205,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	}
 	undo = append(undo, s.closeReplication)
 	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log,
-		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions})
+		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog})
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
 	s.eng.OnChange(s.changed)

@@ -26,6 +26,7 @@ import (
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
 	guard "datawatch/internal/ha/watcher"
+	"datawatch/internal/logfile"
 	"datawatch/internal/secure"
 	"datawatch/internal/vfs"
 )
@@ -71,7 +72,9 @@ type Program struct {
 	Guards []*guard.Guard
 	Infos  []Info
 	log    *slog.Logger
-	close  []io.Closer
+	logs   []*logfile.File
+
+	logSize, logSpace int64 // bytes
 }
 
 // Info is what the console knows of a guard beside its status.
@@ -90,7 +93,7 @@ func Load(path string, more io.Writer, deps guard.Deps) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{Path: path}
+	p := &Program{Path: path, logSize: w.LogFileSize << 20, logSpace: w.LogSpaceLimit << 20}
 	for n, g := range w.Groups {
 		if err := p.add(path, g, insts[n], more, deps); err != nil {
 			p.Close()
@@ -104,11 +107,12 @@ func Load(path string, more io.Writer, deps guard.Deps) (*Program, error) {
 }
 
 func (p *Program) add(path string, g config.WatcherGroup, in *config.Instance, more io.Writer, deps guard.Deps) error {
-	log := &logFile{dir: filepath.Join(filepath.Dir(path), "..", "log"), inst: in.DM.InstanceName, now: time.Now}
-	if fi, err := os.Stat(log.dir); err != nil || !fi.IsDir() {
-		log.dir = filepath.Join(in.DM.SystemPath, "log")
+	dir := filepath.Join(filepath.Dir(path), "..", "log")
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+		dir = filepath.Join(in.DM.SystemPath, "log")
 	}
-	p.close = append(p.close, log)
+	log := logfile.New(logfile.Config{Dir: dir, Name: "dm_dmwatcher_" + in.DM.InstanceName, Size: p.logSize, Space: p.logSpace})
+	p.logs = append(p.logs, log)
 	var out io.Writer = log
 	if more != nil {
 		out = io.MultiWriter(log, more)
@@ -221,9 +225,17 @@ func (p *Program) Close() {
 	for _, g := range p.Guards {
 		g.Release()
 	}
-	for _, c := range p.close {
-		_ = c.Close()
+	for _, l := range p.logs {
+		_ = l.Close()
 	}
+}
+
+// ReopenLogs opens the log files by name again (SIGHUP).
+func (p *Program) ReopenLogs() {
+	for _, l := range p.logs {
+		l.Reopen()
+	}
+	p.log.Info("log files were opened again")
 }
 
 // Main runs the program and returns its exit code.
@@ -260,6 +272,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer logfile.OnHangup(ctx, p.ReopenLogs)()
 	if console {
 		fmt.Fprintln(stdout, Version())
 		go func() {

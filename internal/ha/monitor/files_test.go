@@ -104,6 +104,12 @@ func TestLogFiles(t *testing.T) {
 	if f, _ := l.files(); f[len(f)-1] != last && l.size == 0 {
 		t.Fatalf("did not go on with %s: %v", last, f)
 	}
+	l.renew() // SIGHUP: the next line is in a new file
+	before, _ := l.files()
+	l.line(Message{now.Add(2 * time.Hour), "monitor", "later"})
+	if after, _ := l.files(); after[len(after)-1] == before[len(before)-1] {
+		t.Errorf("no new file: %v", after)
+	}
 	b := make([]byte, 300)
 	f, err := mem.Open("/log/" + last)
 	if err != nil {

@@ -141,6 +141,18 @@ func (l *logFile) line(msg Message) {
 	l.size += int64(len(b))
 }
 
+// RenewLog lets the next line of the log begin a new file (SIGHUP).
+func (m *Monitor) RenewLog() { m.logf.renew() }
+
+func (l *logFile) renew() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bad = true
+}
+
 // Close closes the file; a nil log closes too.
 func (l *logFile) Close() error {
 	if l == nil {

@@ -73,7 +73,7 @@ func (OSProcesses) Start(s StartCommand) (Process, error) {
 	if err := os.MkdirAll(filepath.Dir(s.Output), 0o750); err != nil {
 		return Process{}, fmt.Errorf("log of the instance: %w", err)
 	}
-	f, err := os.OpenFile(s.Output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	f, err := openOutput(s.Output)
 	if err != nil {
 		return Process{}, fmt.Errorf("log of the instance: %w", err)
 	}
@@ -98,6 +98,26 @@ func (OSProcesses) Start(s StartCommand) (Process, error) {
 		close(done)
 	}()
 	return Process{PID: cmd.Process.Pid, Done: done}, nil
+}
+
+// maxOutput is the size at which the output of an instance is put aside as
+// NAME.old before the next start.
+const maxOutput = 16 << 20
+
+func openOutput(path string) (*os.File, error) {
+	for put := false; ; put = true {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, err
+		}
+		if fi, err := f.Stat(); put || err != nil || fi.Size() < maxOutput {
+			return f, nil
+		}
+		f.Close()
+		if err := os.Rename(path, path+".old"); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // stat reads /proc/PID/stat from the state field on.

@@ -86,13 +86,14 @@ type Config struct {
 	DB           Database
 	Admin        Admin
 	Log          *slog.Logger
-	DatabaseName string        // current_database()
-	MaxSessions  int           // 10000
-	Readers      int           // pooled reader connections, 3 per core
-	WriterCache  int           // page cache of the writer connection, KB, 32 MB
-	LockTimeout  time.Duration // wait for the write lock, 10 s
-	IdleInWrite  time.Duration // a session may hold the write lock idle, 60 s
-	Reserved     int           // sessions for administrators beyond MaxSessions
+	DatabaseName string              // current_database()
+	MaxSessions  int                 // 10000
+	Readers      int                 // pooled reader connections, 3 per core
+	WriterCache  int                 // page cache of the writer connection, KB, 32 MB
+	LockTimeout  time.Duration       // wait for the write lock, 10 s
+	IdleInWrite  time.Duration       // a session may hold the write lock idle, 60 s
+	Reserved     int                 // sessions for administrators beyond MaxSessions
+	SlowLog      func(SlowStatement) // takes those that Limits.Slow finds; nil: they are only counted
 }
 
 // Backend implements sqlapi.Backend.
@@ -113,6 +114,7 @@ type Backend struct {
 	counts counters
 	holder atomic.Pointer[Session] // of the write lock
 	trxID  atomic.Uint64           // last number of a transaction
+	ticker ticker
 
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
@@ -336,6 +338,9 @@ func (b *Backend) Close(ctx context.Context, reason string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("end sessions: %w", ctx.Err())
 	}
+	b.mu.Lock()
+	b.ticker.run(0)
+	b.mu.Unlock()
 	if err := b.gate.lock(ctx, 0); err != nil {
 		return fmt.Errorf("end writers: %w", err)
 	}

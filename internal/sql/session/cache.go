@@ -21,7 +21,8 @@ type parsed struct {
 	*dialect.Statement
 	items []dialect.Item
 	hints map[int]dialect.ParamHint
-	n     int // largest parameter number
+	n     int    // largest parameter number
+	shown string // its text without passwords, for V$SESSIONS
 
 	took *atomic.Int64 // how long it ran last, as a job, in ns; 0: it has not yet
 }
@@ -51,6 +52,7 @@ func (c *cache) parse(sql string) (*parsed, error) {
 		return nil, err
 	}
 	p := &parsed{Statement: st, took: new(atomic.Int64)}
+	p.shown, _ = dialect.Redact(st.Text, false)
 	if st.Kind == dialect.SQL || st.Kind == dialect.Call {
 		p.hints, p.n = st.Params()
 		p.items = st.Items()

@@ -136,6 +136,7 @@ func (p *Portal) CopyIn(ctx context.Context, next func(context.Context) ([]sqlap
 	s.timeout()
 	defer s.finished()
 	n, err := p.copyIn(next)
+	defer func() { s.noteSlow(p, tag, err) }()
 	if err != nil {
 		err = s.fail(err, p.st)
 	}

@@ -28,6 +28,11 @@ const never = 100 * 365 * 24 * time.Hour
 
 // SetLimits changes the limits of all sessions, those that are idle now too.
 func (b *Backend) SetLimits(l Limits) {
+	b.mu.Lock()
+	if tick := slowTick(l.Slow); int64(tick) != b.ticker.tick.Load() && b.closed == nil {
+		b.ticker.run(tick)
+	}
+	b.mu.Unlock()
 	b.limits.Store(&l)
 	for _, s := range b.list() {
 		if !s.mu.TryLock() {

@@ -124,6 +124,11 @@ func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) erro
 	s.timeout()
 	defer s.finished()
 	tag, suspended, err = p.run(maxRows, row)
+	defer func() {
+		if !suspended {
+			s.noteSlow(p, tag, err)
+		}
+	}()
 	if err != nil {
 		if p.cur != nil {
 			p.cur.close()
@@ -148,7 +153,7 @@ func (st *Stmt) text() string {
 	if st.p.Kind == dialect.AlterUser {
 		return "ALTER USER " + st.p.Name
 	}
-	return st.p.Text
+	return st.p.shown
 }
 
 func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, error) {
