@@ -64,7 +64,7 @@ func newTestDB(tb testing.TB) *testDB {
 func (d *testDB) Mode() base.Mode         { return base.Mode(d.mode.Load()) }
 func (d *testDB) Status() base.Status     { return base.Status(d.status.Load()) }
 func (d *testDB) Store() *pagestore.Store { return d.store }
-func (d *testDB) Reserve(context.Context, int) error {
+func (d *testDB) Reserve(context.Context, base.LSN, int) error {
 	if e := d.fail.Load(); e != nil {
 		return *e
 	}
@@ -76,6 +76,14 @@ func (d *testDB) NextLSN() base.LSN {
 	defer d.mu.Unlock()
 	return d.lsn + 1
 }
+func (d *testDB) Part(_ context.Context, _ []byte, lsn base.LSN, _ bool) error {
+	if e := d.fail.Load(); e != nil {
+		return *e
+	}
+	d.Commit(nil, lsn)
+	return nil
+}
+func (d *testDB) Abandon(_ []byte, lsn base.LSN) bool { d.Commit(nil, lsn); return true }
 func (d *testDB) Commit(_ []byte, lsn base.LSN) {
 	d.mu.Lock()
 	d.lsn = lsn

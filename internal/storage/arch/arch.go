@@ -91,6 +91,7 @@ type Archive struct {
 	files  []*file // by GSEQ; only the last may be open for writing
 	size   int64   // bytes of all files, as far as packages go
 	end    base.Position
+	hold   base.Seq // files with this package or later ones stay; 0: none must
 
 	// The file being written; nil when the next Append makes one.
 	cur     vfs.File

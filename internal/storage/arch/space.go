@@ -9,10 +9,24 @@ import (
 	"datawatch/internal/storage/twin"
 )
 
+// Hold keeps the files with package seq and later ones, whatever SpaceLimit,
+// ReserveTime and commands say, until the next call; 0: nothing is held. Recovery
+// needs the beginning of a large transaction that is under way.
+func (a *Archive) Hold(seq base.Seq) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.hold = seq
+}
+
+// free reports whether the oldest file may be deleted.
+func (a *Archive) free() bool {
+	return len(a.files) > 1 && (a.hold == 0 || a.files[0].h.last < a.hold)
+}
+
 // makeRoom deletes the oldest files until size more bytes fit SpaceLimit. The
 // file being written stays.
 func (a *Archive) makeRoom(size int64) error {
-	for a.cfg.SpaceLimit > 0 && a.size+size > a.cfg.SpaceLimit && len(a.files) > 1 {
+	for a.cfg.SpaceLimit > 0 && a.size+size > a.cfg.SpaceLimit && a.free() {
 		if err := a.dropOldest(); err != nil {
 			return err
 		}
@@ -55,7 +69,7 @@ func (a *Archive) deleteWhile(old func(*header) bool) (n int, err error) {
 	if a.closed {
 		return 0, ErrClosed
 	}
-	for len(a.files) > 1 && old(&a.files[0].h) {
+	for a.free() && old(&a.files[0].h) {
 		if err := a.dropOldest(); err != nil {
 			return n, err
 		}

@@ -279,12 +279,18 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 		return fail(err)
 	}
 	lineage := c.Lineage
+	// In the middle of a large transaction the data has nothing of it: the
+	// database is then where that begins.
+	var chain base.LSN
+	var whole base.Position
 	save := func() error {
 		s.SetHardened(pos.LSN)
 		if _, err := s.Checkpoint(ctx, pos.LSN); err != nil {
 			return err
 		}
-		c.Position, c.Lineage = pos, lineage
+		if c.Position, c.Lineage = pos, lineage; chain != 0 {
+			c.Position = whole
+		}
 		c.DataFiles[0].Pages = s.Pages()
 		return c.Save(fsys, t.CtlPath)
 	}
@@ -292,8 +298,12 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 		if p.GSEQ != pos.Seq+1 || p.PrevLSN != pos.LSN || p.PmntMagic != c.PmntMagic {
 			return fmt.Errorf("package %d after LSN %d does not continue %v: %w", p.GSEQ, p.PrevLSN, pos, ErrForeign)
 		}
-		if lineage, err = apply(s, p, lineage); err != nil {
+		before := chain
+		if lineage, chain, err = apply(s, p, lineage, chain); err != nil {
 			return err
+		}
+		if chain != before && chain != 0 {
+			whole = pos
 		}
 		pos = p.Pos()
 		if s.Stats().VersionBytes > chunk*64 {
@@ -308,44 +318,48 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 	if err := save(); err != nil {
 		return fail(err)
 	}
-	return pos, nil
+	return c.Position, nil
 }
 
-// apply replays a package whose lineage must be that of the database (G5).
-func apply(s *pagestore.Store, p *redo.Package, lineage base.Lineage) (base.Lineage, error) {
+// apply replays a package whose lineage must be that of the database (G5). chain
+// is the first part of a large transaction that is open before and, returned, after it.
+func apply(s *pagestore.Store, p *redo.Package, lineage base.Lineage, chain base.LSN) (base.Lineage, base.LSN, error) {
 	next := lineage
 	for x, err := range p.PTXs() {
+		if err == nil {
+			chain, err = redo.ChainAfter(chain, x.Kind, x.LSN)
+		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for r, err := range x.Records() {
 			if err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			if r.Type == redo.RecLogical && r.Kind == redo.LogicalOpenRecord {
 				var o base.OpenRecord
 				if err := json.Unmarshal(r.Payload, &o); err != nil {
-					return nil, fmt.Errorf("open record at LSN %d: %w", x.LSN, err)
+					return nil, 0, fmt.Errorf("open record at LSN %d: %w", x.LSN, err)
 				}
 				if o.ID != next.Last().ID+1 {
-					return nil, fmt.Errorf("open record %d after %d: %w", o.ID, next.Last().ID, ErrForeign)
+					return nil, 0, fmt.Errorf("open record %d after %d: %w", o.ID, next.Last().ID, ErrForeign)
 				}
 				next = next.Append(o)
 			}
 		}
 	}
 	if p.OpenID != next.Last().ID {
-		return nil, fmt.Errorf("package %d was made under open record %d, the database has %d: %w", p.GSEQ, p.OpenID, next.Last().ID, ErrForeign)
+		return nil, 0, fmt.Errorf("package %d was made under open record %d, the database has %d: %w", p.GSEQ, p.OpenID, next.Last().ID, ErrForeign)
 	}
 	for x, err := range p.PTXs() {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if err := s.Apply(x); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return next, nil
+	return next, chain, nil
 }
 
 // UpdateMagic gives a database its own DB_MAGIC and new online logs that

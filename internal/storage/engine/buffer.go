@@ -22,7 +22,15 @@ type redoBuffer struct {
 	moved    chan struct{}
 	freed    chan struct{} // closed when bytes, reserved or refusal change, when somebody waits
 
-	maxPkg, limit, maxTx int
+	maxPkg, limit int
+
+	// A large transaction whose last part has not come: LSN and redo so far. Its
+	// parts wait for the flusher at partLimit, so that what is committed next does
+	// not stand behind more than that; maxChain bounds it where the log must hold
+	// it from its beginning on (0: nothing does).
+	chain               base.LSN
+	chainBytes          int64
+	partLimit, maxChain int
 }
 
 // segment is the redo of one package.
@@ -31,6 +39,7 @@ type segment struct {
 	n        uint32
 	min, max base.LSN
 	open     *base.OpenRecord // the open record in it
+	chain    base.LSN         // first part of the large transaction open after it, 0: none
 	done     chan struct{}    // closed when it is hardened; made by the first waiter
 }
 
@@ -38,10 +47,14 @@ func (b *redoBuffer) init(cfg Config) {
 	b.maxPkg, b.limit = cfg.MaxPackage, cfg.RedoBuffer
 }
 
-// setLog fits the limits to the size of the online log.
-func (b *redoBuffer) setLog(total int64) {
+// setLog fits the limits to the size of the online log. archived says that a
+// large transaction need not stay in it: the archive has its beginning.
+func (b *redoBuffer) setLog(total int64, archived bool) {
 	b.maxPkg = min(b.maxPkg, int(total/4))
-	b.maxTx = int(total - total/8 - 4096)
+	b.partLimit = min(2*b.maxPkg, b.limit)
+	if !archived {
+		b.maxChain = int(total - total/8 - 4096)
+	}
 }
 
 func (b *redoBuffer) lastLSN() base.LSN {
@@ -77,18 +90,25 @@ func (b *redoBuffer) waitLocked() chan struct{} {
 
 // Reserve implements pagestore.Committer. It waits while the redo buffer is
 // full, which it stays in status Suspend.
-func (e *Engine) Reserve(ctx context.Context, bytes int) error {
+func (e *Engine) Reserve(ctx context.Context, lsn base.LSN, bytes int) error {
 	b := &e.buf
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if bytes > b.maxTx {
-		return fmt.Errorf("%w: %d bytes of redo, at most %d", ErrTooLarge, bytes, b.maxTx)
-	}
+	return e.room(ctx, lsn, bytes, b.limit)
+}
+
+// room waits until bytes more fit the buffer below limit, and reserves them.
+// Under buf.mu.
+func (e *Engine) room(ctx context.Context, lsn base.LSN, bytes, limit int) error {
+	b := &e.buf
 	for {
 		if b.refusal != nil {
 			return b.refusal
 		}
-		if b.bytes == 0 || b.bytes+bytes <= b.limit {
+		if b.last+1 != lsn { // mounted and opened since the writer asked for its LSN
+			return fmt.Errorf("commit at LSN %d, the log is at %d: %w", lsn, b.last, ErrNotOpen)
+		}
+		if b.bytes == 0 || b.bytes+bytes <= limit {
 			b.reserved++
 			return nil
 		}
@@ -109,6 +129,48 @@ func (e *Engine) Reserve(ctx context.Context, bytes int) error {
 	}
 }
 
+// Part implements pagestore.Committer. Without an archive the log must hold the
+// whole transaction, as recovery begins before its first part: one that would
+// not fit is refused before it fills the log.
+func (e *Engine) Part(ctx context.Context, ptx []byte, lsn base.LSN, first bool) error {
+	b := &e.buf
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	size := int64(len(ptx))
+	if !first {
+		size += b.chainBytes
+	}
+	if b.maxChain > 0 && size+int64(b.maxPkg) > int64(b.maxChain) {
+		return fmt.Errorf("%w: more than %d bytes of redo (with a local archive there is no limit)", ErrTooLarge, size)
+	}
+	if err := e.room(ctx, lsn, len(ptx), b.partLimit); err != nil {
+		return err
+	}
+	b.reserved--
+	if first {
+		b.chain = lsn
+	}
+	b.chainBytes = size
+	b.add(ptx, lsn, nil, first)
+	b.wakeLocked()
+	kick(e.kickF)
+	return nil
+}
+
+// Abandon implements pagestore.Committer.
+func (e *Engine) Abandon(ptx []byte, lsn base.LSN) bool {
+	b := &e.buf
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refusal != nil || b.last+1 != lsn {
+		return false
+	}
+	b.chain = 0
+	b.add(ptx, lsn, nil, false)
+	kick(e.kickF)
+	return true
+}
+
 // Cancel implements pagestore.Committer.
 func (e *Engine) Cancel() {
 	b := &e.buf
@@ -126,16 +188,17 @@ func (e *Engine) Commit(ptx []byte, lsn base.LSN) {
 	b := &e.buf
 	b.mu.Lock()
 	b.reserved--
-	b.add(ptx, lsn, nil)
+	b.chain = 0
+	b.add(ptx, lsn, nil, false)
 	b.wakeLocked()
 	b.mu.Unlock()
 	kick(e.kickF)
 }
 
-// add appends a PTX. Under mu.
-func (b *redoBuffer) add(ptx []byte, lsn base.LSN, open *base.OpenRecord) {
+// add appends a PTX, if begin is true at the beginning of a package. Under mu.
+func (b *redoBuffer) add(ptx []byte, lsn base.LSN, open *base.OpenRecord, begin bool) {
 	var s *segment
-	if n := len(b.segs); n > 0 && len(b.segs[n-1].raw)+len(ptx) <= b.maxPkg && open == nil && b.segs[n-1].open == nil {
+	if n := len(b.segs); n > 0 && len(b.segs[n-1].raw)+len(ptx) <= b.maxPkg && open == nil && b.segs[n-1].open == nil && !begin {
 		s = b.segs[n-1]
 	} else {
 		s = &segment{min: lsn, open: open, raw: make([]byte, 0, max(len(ptx), min(b.size, b.maxPkg)))}
@@ -143,7 +206,7 @@ func (b *redoBuffer) add(ptx []byte, lsn base.LSN, open *base.OpenRecord) {
 	}
 	s.raw = append(s.raw, ptx...)
 	s.n++
-	s.max = lsn
+	s.max, s.chain = lsn, b.chain
 	b.last = lsn
 	b.bytes += len(ptx)
 }

@@ -25,6 +25,7 @@ import (
 
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
+	"datawatch/internal/storage/pagestore"
 	"datawatch/internal/storage/redo"
 	"datawatch/internal/vfs"
 )
@@ -42,7 +43,8 @@ var (
 	ErrStatus = errors.New("not allowed in this status")
 	// ErrSuspended means that the database is in status Suspend; the text says why.
 	ErrSuspended = errors.New("database is suspended")
-	// ErrTooLarge means a transaction that the online log cannot hold.
+	// ErrTooLarge means a transaction that the online log cannot hold, as it must
+	// where there is no local archive, or a package larger than the log.
 	ErrTooLarge = errors.New("transaction is larger than the online log allows")
 	// ErrPosition means packages that do not continue this database (G5).
 	ErrPosition = errors.New("package does not continue this database")
@@ -70,6 +72,11 @@ type Config struct {
 	RedoBuffer         int           // bytes of redo waiting for the flusher before writers wait; 0: 32 MiB
 	DirtyBytes         int64         // page versions that trigger a checkpoint; 0: 64 MiB
 	RetryInterval      time.Duration // between attempts on a full disk; 0: 1 s
+	// PartBytes of redo are the most that a transaction has in one piece; 0: 1 MiB,
+	// and at most MaxPackage. SpillBytes and VersionBytes bound memory for pages
+	// (pagestore.Options).
+	PartBytes                int
+	SpillBytes, VersionBytes int64
 }
 
 // ArchConfig is the local archive (manual 5.3).
@@ -98,6 +105,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DirtyBytes == 0 {
 		c.DirtyBytes = 64 << 20
+	}
+	if c.PartBytes == 0 {
+		c.PartBytes = pagestore.DefaultPart
 	}
 	if c.RetryInterval == 0 {
 		c.RetryInterval = time.Second

@@ -54,6 +54,9 @@ type Engine struct {
 	file      base.Position
 	hard      base.Position // hardened: end of a package
 	hardLSEQ  base.Seq
+	chain     chain         // open at hard
+	ckptChain base.Seq      // GSEQ where the chain begins that the log's checkpoint is in; 0: none
+	held      base.Seq      // what the archive was told to keep
 	changed   chan struct{} // closed at the next change
 	callbacks []func()
 	shipper   Shipper
@@ -126,7 +129,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		return err
 	}
 	_, total := e.log.Space()
-	e.buf.setLog(total)
+	e.buf.setLog(total, e.cfg.Arch != nil)
 	if a := e.cfg.Arch; a != nil {
 		if e.arch, err = arch.Open(e.cfg.FS, arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
 			FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}); err != nil {
@@ -141,6 +144,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	ckpt := e.log.Info().CkptLSN
 	if e.store, err = pagestore.Open(e.cfg.FS, path, pagestore.Options{PageSize: c.PageSize, BufferBytes: e.cfg.BufferBytes,
 		Tablespace: df.Tablespace, File: df.File, LSN: ckpt, Committer: e,
+		PartBytes: min(e.cfg.PartBytes, e.buf.maxPkg), SpillBytes: e.cfg.SpillBytes, VersionBytes: e.cfg.VersionBytes,
 		Now: func() int64 { return e.cfg.Clock.Now().UnixNano() }}); err != nil {
 		return err
 	}
@@ -162,6 +166,11 @@ func (e *Engine) recover(ctx context.Context) error {
 func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
 	pos := base.Position{LSN: ckpt}
 	var lseq base.Seq
+	if seq := e.log.CheckpointChain(); seq != 0 {
+		if err := e.resumeChain(ctx, seq, ckpt); err != nil {
+			return err
+		}
+	}
 	err := e.log.Recover(func(p *redo.Package) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -174,10 +183,11 @@ func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
 				return fmt.Errorf("bring the archive to the end of the online log: %w", err)
 			}
 		}
-		recs, err := applyPackage(e.store, p)
+		recs, first, err := applyPackage(e.store, p, e.chain.first)
 		if err != nil {
 			return err
 		}
+		e.chain = e.chain.after(p, first)
 		for _, r := range recs {
 			if err := e.addOpenRecord(r); err != nil {
 				return err
@@ -219,25 +229,31 @@ func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
 	e.cur, e.flush, e.file, e.hard, e.hardLSEQ = pos.Seq, pos, pos, pos, lseq
 	e.hardened.Store(uint64(pos.LSN))
 	e.buf.last = pos.LSN
+	e.holdArchive()
 	return nil
 }
 
-// applyPackage applies a package to the store and returns its open records.
-func applyPackage(s *pagestore.Store, p *redo.Package) (recs []base.OpenRecord, err error) {
+// applyPackage applies a package to the store and returns its open records and
+// the first part of the large transaction that is open after it; chain is that
+// of the one open before.
+func applyPackage(s *pagestore.Store, p *redo.Package, chain base.LSN) (recs []base.OpenRecord, _ base.LSN, err error) {
 	for t, err := range p.PTXs() {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		if chain, err = redo.ChainAfter(chain, t.Kind, t.LSN); err != nil {
+			return nil, 0, err
 		}
 		if err := s.Apply(t); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		r, err := openRecords(t)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		recs = append(recs, r...)
 	}
-	return recs, nil
+	return recs, chain, nil
 }
 
 // openRecords checks the records of a PTX and returns the open records among them.
@@ -292,7 +308,7 @@ func (e *Engine) Control() ctl.Control {
 func (e *Engine) controlLocked() ctl.Control {
 	c := e.ctl.Clone()
 	c.Lineage = append(base.Lineage(nil), e.lineage...)
-	c.Position = e.hard
+	c.Position = e.whole()
 	return c
 }
 
@@ -349,8 +365,10 @@ func (e *Engine) SetShipper(s Shipper) {
 // Backup is a consistent state of a database, pinned until Close.
 type Backup struct {
 	*pagestore.Snap
-	Control  ctl.Control   // with the lineage of that state
-	Position base.Position // end of the package that the snapshot is
+	Control ctl.Control // with the lineage of that state
+	// Position is the end of the package that the snapshot is, or of the last one
+	// before a large transaction under way then: redo after it brings the backup forward.
+	Position base.Position
 }
 
 // BeginBackup pins the hardened state.
@@ -360,7 +378,7 @@ func (e *Engine) BeginBackup() (*Backup, error) {
 	if e.status == base.StatusShutdown {
 		return nil, ErrClosed
 	}
-	return &Backup{Snap: e.store.Snapshot(), Control: e.controlLocked(), Position: e.hard}, nil
+	return &Backup{Snap: e.store.Snapshot(), Control: e.controlLocked(), Position: e.whole()}, nil
 }
 
 // Close ends a database normally: what is committed is flushed, the data file is

@@ -156,7 +156,7 @@ func (e *Engine) advance(p *pending, ship Shipper) error {
 		}
 	}
 	pos := p.pkg.Pos()
-	e.setHardened(pos, p.pkg.LSEQ)
+	e.setHardened(p.pkg, p.seg.chain)
 	e.buf.landed()
 	ship.Hardened(pos)
 	e.wantCheckpoint()
@@ -172,11 +172,18 @@ func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
 	return fmt.Errorf("%w: %s", ErrSuspended, reason)
 }
 
-// setHardened moves what readers see, the end of a package, and the lineage with it.
-func (e *Engine) setHardened(pos base.Position, lseq base.Seq) {
+// setHardened moves what readers see, the end of a package, and the lineage with
+// it. first is the first part of the large transaction open there, 0: none; its
+// changes are no versions yet, so readers see the state before it (G6).
+func (e *Engine) setHardened(p *redo.Package, first base.LSN) {
+	pos := p.Pos()
 	e.mu.Lock()
 	e.store.SetHardened(pos.LSN)
-	e.hard, e.hardLSEQ = pos, lseq
+	e.hard, e.hardLSEQ = pos, p.LSEQ
+	if first != e.chain.first {
+		e.chain = e.chain.after(p, first)
+		e.holdArchive()
+	}
 	for _, r := range e.logged {
 		e.lineage = e.lineage.Append(r)
 	}
@@ -300,16 +307,23 @@ func (e *Engine) checkpointer() {
 
 // Checkpoint writes all hardened changes to the data file and frees the online
 // log up to there: after the archive is synced, which recovery brings forward
-// from that log, and the lineage saved, whose open records the log holds.
+// from that log, and the lineage saved, whose open records the log holds. Of a
+// large transaction under way the data file has nothing: the log's header then
+// says where in the archive it begins (G9).
 func (e *Engine) Checkpoint(ctx context.Context) error {
 	e.cmu.Lock()
 	defer e.cmu.Unlock()
 	e.mu.Lock()
-	pos, lseq := e.hard, e.hardLSEQ
+	pos, lseq, open := e.hard, e.hardLSEQ, e.chain
 	c := e.controlLocked()
 	stale := len(e.ctl.Lineage) != len(c.Lineage) || e.ctl.Lineage.Last().ID != c.Lineage.Last().ID
 	e.mu.Unlock()
-	if pos.LSN <= e.log.Info().CkptLSN {
+	upTo := pos.LSN
+	if open.first != 0 && (e.arch == nil || !e.arch.Has(open.seq)) {
+		// Only the log has the large transaction: it stays there from its beginning on.
+		upTo, lseq, open = open.prev.LSN, open.lseq-1, chain{}
+	}
+	if upTo <= e.log.Info().CkptLSN {
 		return nil
 	}
 	done, err := e.store.Checkpoint(ctx, pos.LSN)
@@ -325,14 +339,16 @@ func (e *Engine) Checkpoint(ctx context.Context) error {
 		}
 	}
 	if stale {
-		if err := e.saveControl(func(k *ctlControl) { k.Lineage, k.Position = c.Lineage, pos }); err != nil {
+		if err := e.saveControl(func(k *ctlControl) { k.Lineage, k.Position = c.Lineage, c.Position }); err != nil {
 			return fmt.Errorf("checkpoint: %w", err)
 		}
 	}
-	if err := e.log.SetCheckpoint(pos.LSN, lseq); err != nil {
+	if err := e.log.SetCheckpoint(upTo, lseq, open.seq); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	e.mu.Lock()
+	e.ckptChain = open.seq
+	e.holdArchive()
 	e.ckptAt = e.cfg.Clock.Now()
 	e.mu.Unlock()
 	return nil

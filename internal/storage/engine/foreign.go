@@ -23,7 +23,7 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 	e.fmu.Lock()
 	defer e.fmu.Unlock()
 	e.mu.Lock()
-	st, mode, pos, lin, halted := e.status, e.ctl.Mode, e.hard, e.lineage, e.halted
+	st, mode, pos, lin, halted, chain := e.status, e.ctl.Mode, e.hard, e.lineage, e.halted, e.chain.first
 	e.mu.Unlock()
 	switch {
 	case halted != nil:
@@ -39,9 +39,10 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 	checked := make([]foreign, len(pkgs))
 	for i, p := range pkgs {
 		var err error
-		if checked[i], err = e.checkForeign(p, pos, lin.Last().ID); err != nil {
+		if checked[i], err = e.checkForeign(p, pos, lin.Last().ID, chain); err != nil {
 			return fmt.Errorf("package %d (LSN %d to %d): %w", p.GSEQ, p.MinLSN, p.MaxLSN, err)
 		}
+		chain = checked[i].chain
 		for _, r := range checked[i].opens {
 			lin = lin.Append(r)
 		}
@@ -93,10 +94,11 @@ func (e *Engine) foreignFailed(err error) error {
 type foreign struct {
 	ptxs  []redo.PTX
 	opens []base.OpenRecord
+	chain base.LSN // first part of the large transaction open after it, 0: none
 }
 
-func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64) (foreign, error) {
-	var f foreign
+func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64, chain base.LSN) (foreign, error) {
+	f := foreign{chain: chain}
 	switch {
 	case p.PmntMagic != e.pmnt:
 		return f, fmt.Errorf("%w: PMNT_MAGIC %v, here %v", ErrForeign, p.PmntMagic, e.pmnt)
@@ -111,8 +113,11 @@ func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64)
 		if err != nil {
 			return f, err
 		}
-		if lsn++; t.LSN != lsn || t.Kind != redo.KindCommit {
+		if lsn++; t.LSN != lsn || t.Kind == redo.KindFirst && t.LSN != p.MinLSN {
 			return f, fmt.Errorf("%w: PTX %d of kind %d, want LSN %d", ErrPosition, t.LSN, t.Kind, lsn)
+		}
+		if f.chain, err = redo.ChainAfter(f.chain, t.Kind, t.LSN); err != nil {
+			return f, err
 		}
 		for r, err := range t.Records() {
 			if err != nil {
@@ -166,7 +171,7 @@ func (e *Engine) finishForeign(p *redo.Package, f foreign) error {
 	b.mu.Lock()
 	b.last = pos.LSN
 	b.mu.Unlock()
-	e.setHardened(pos, p.LSEQ)
+	e.setHardened(p, f.chain)
 	b.mu.Lock()
 	b.moveLocked()
 	b.mu.Unlock()

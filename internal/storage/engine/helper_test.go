@@ -28,7 +28,9 @@ var testLogs = []string{"/db/T01.log", "/db/T02.log"}
 
 func testConfig(fs vfs.FS, archive bool) Config {
 	c := Config{FS: fs, Dir: "/db", CtlPath: "/db/dm.ctl", LogPaths: testLogs, InstName: "T", BufferBytes: -1,
-		CheckpointInterval: time.Hour, RetryInterval: time.Millisecond}
+		CheckpointInterval: time.Hour, RetryInterval: time.Millisecond,
+		// A transaction of a few pages is a large one here.
+		PartBytes: 2000, SpillBytes: 6 * testPS, VersionBytes: 40 * testPS}
 	if archive {
 		c.Arch = &ArchConfig{Dir: "/arch", Name: "A", FileSize: 64 << 10}
 	}
@@ -56,6 +58,10 @@ type db struct {
 	at    map[base.LSN][]string // bodies of all pages after each LSN
 	acked atomic.Uint64
 	seq   uint64
+	// recoveries that ended, and that began, within a large transaction
+	unfinished, within atomic.Int64
+
+	bulk bool // transactions fill whole pages, of more of them
 }
 
 func emptyBody() string { return body(page.NewDatabase(testPS)) }
@@ -124,12 +130,13 @@ func (d *db) tryPublish(n int, rollback bool) (base.LSN, error) {
 	if err := h.Lock(pagestore.LockExclusive); err != nil {
 		return 0, err
 	}
-	lsn := d.e.NextLSN()
+	first := d.e.NextLSN()
 	d.mu.Lock()
-	pages := append([]string(nil), d.at[lsn-1]...)
+	before := d.at[first-1]
 	d.mu.Unlock()
+	pages := append([]string(nil), before...)
 	if len(pages) == 0 {
-		return 0, fmt.Errorf("no model of LSN %d", lsn-1)
+		return 0, fmt.Errorf("no model of LSN %d", first-1)
 	}
 	if d.rnd.IntN(12) == 0 && len(pages) > 4 {
 		pages = pages[:len(pages)-d.rnd.IntN(3)]
@@ -137,8 +144,12 @@ func (d *db) tryPublish(n int, rollback bool) (base.LSN, error) {
 			return 0, err
 		}
 	}
+	span := 80
+	if d.bulk {
+		span = 200
+	}
 	for range n {
-		p := d.rnd.IntN(min(len(pages)+2, 80))
+		p := d.rnd.IntN(min(len(pages)+2, span))
 		for len(pages) <= p {
 			pages = append(pages, string(make([]byte, testPS-page.TrailerSize)))
 		}
@@ -146,6 +157,9 @@ func (d *db) tryPublish(n int, rollback bool) (base.LSN, error) {
 		copy(b, pages[p])
 		d.seq++
 		binary.BigEndian.PutUint64(b[d.rnd.IntN(50)*8:], d.seq)
+		for i := 400; d.bulk && i < 1000; i += 8 {
+			binary.BigEndian.PutUint64(b[i:], d.rnd.Uint64())
+		}
 		pages[p] = body(b)
 		if _, err := h.WriteAt(b, int64(p*testPS)); err != nil {
 			return 0, err
@@ -154,13 +168,18 @@ func (d *db) tryPublish(n int, rollback bool) (base.LSN, error) {
 	if rollback {
 		return 0, nil
 	}
-	if err := h.Sync(); err != nil {
+	// Parts of a large transaction, and giving it up, change nothing that is seen.
+	const most = 1000
+	d.fill(first, first+most, before)
+	err := h.Sync()
+	lsn := d.e.NextLSN()
+	if err != nil {
+		d.fill(lsn+1, first+most, nil)
 		return 0, err
 	}
 	h.CommitPhaseTwo()
-	d.mu.Lock()
-	d.at[lsn] = pages
-	d.mu.Unlock()
+	d.fill(lsn, lsn, pages)
+	d.fill(lsn+1, first+most, nil)
 	if err := h.Unlock(pagestore.LockShared); err != nil {
 		return 0, err
 	}
@@ -168,6 +187,17 @@ func (d *db) tryPublish(n int, rollback bool) (base.LSN, error) {
 		return 0, fmt.Errorf("LastCommit %d, want %d", h.LastCommit(), lsn)
 	}
 	return lsn, nil
+}
+
+// fill sets the model of LSNs; nil: there are no such LSNs.
+func (d *db) fill(from, to base.LSN, pages []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for lsn := from; lsn <= to; lsn++ {
+		if d.at[lsn] = pages; pages == nil {
+			delete(d.at, lsn)
+		}
+	}
 }
 
 // commit publishes and waits until it is acknowledged.

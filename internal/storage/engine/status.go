@@ -293,7 +293,8 @@ func (e *Engine) appendOpenRecord() error {
 	if err := e.store.Apply(redo.PTX{PTXHeader: h}); err != nil {
 		return fmt.Errorf("open record: %w", err)
 	}
-	b.add(raw, h.LSN, &r)
+	b.chain = 0
+	b.add(raw, h.LSN, &r, true)
 	return nil
 }
 

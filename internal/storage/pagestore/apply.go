@@ -37,7 +37,12 @@ func (s *Store) Apply(ptx redo.PTX) error {
 	if ptx.LSN <= cur.lsn {
 		return nil
 	}
-	if ptx.Kind != redo.KindCommit {
+	switch ptx.Kind {
+	case redo.KindCommit:
+		s.dropParts() // of a transaction that came to nothing
+	case redo.KindFirst, redo.KindNext, redo.KindLast:
+		return s.relieved(s.applyPart(ptx, cur))
+	default:
 		return fmt.Errorf("apply LSN %d: PTX kind %d is not known here", ptx.LSN, ptx.Kind)
 	}
 	np, minp := cur.npages, cur.npages
@@ -87,7 +92,6 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if minp < cur.npages {
 		s.cut(minp, ptx.LSN)
 	}
@@ -106,7 +110,23 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		}
 	}
 	s.advance(state{ptx.LSN, np})
+	over := s.nMem > s.maxMem
+	s.mu.Unlock()
+	if over {
+		s.relieve()
+	}
 	return nil
+}
+
+// relieved relieves memory, if it must be, after an Apply without error.
+func (s *Store) relieved(err error) error {
+	s.mu.Lock()
+	over := s.nMem > s.maxMem
+	s.mu.Unlock()
+	if err == nil && over {
+		s.relieve()
+	}
+	return err
 }
 
 // Known reports, as an error, a record that Apply would refuse whatever the

@@ -13,7 +13,8 @@ const (
 )
 
 // version is one state of a page. lsn and data never change once the
-// version is in a chain; data nil is a page of zeros. Data is sealed with lsn.
+// version is in a chain; data nil is a page of zeros, or one in the spill file
+// (slot). Data is sealed with lsn.
 type version struct {
 	lsn  base.LSN
 	prev atomic.Pointer[version] // next older
@@ -25,7 +26,12 @@ type version struct {
 	// recycle (under Store.mu) says that data may go back to the pool when the
 	// version is unlinked because no snapshot can reach it.
 	recycle bool
+	// slot, unless 0, is where the spill file has the page; slotGone from when
+	// the version is unlinked: who has read the slot until then looks again.
+	slot atomic.Uint32
 }
+
+const slotGone = 1<<32 - 1
 
 // seg holds the newest versions of segSize pages.
 type seg struct {
@@ -110,7 +116,27 @@ func (s *Store) install(p uint32, v *version) {
 	v.prev.Store(h)
 	g.head[i].Store(v)
 	s.setDirty(g, i)
+	s.counted(v)
+}
+
+// counted counts a version that came into a chain. Under mu.
+func (s *Store) counted(v *version) {
 	s.nVersions++
+	if v.data != nil {
+		s.nMem++
+	}
+}
+
+// uncounted undoes counted when the version leaves, and frees its slot. Under mu.
+func (s *Store) uncounted(v *version) {
+	s.nVersions--
+	if v.data != nil {
+		s.nMem--
+	}
+	if slot := v.slot.Load(); slot != 0 {
+		v.slot.Store(slotGone) // before another page can get the slot
+		s.spill.release(slot)
+	}
 }
 
 func (s *Store) setDirty(g *seg, i uint32) {
@@ -172,7 +198,7 @@ func (s *Store) unlink(p uint32, lsn base.LSN, reuse bool) {
 		older.end.Store(uint64(v.lsn)) // before v disappears
 	}
 	at.Store(older)
-	s.nVersions--
+	s.uncounted(v)
 	if reuse && v.recycle {
 		s.putBuf(v.data)
 	}
@@ -243,4 +269,51 @@ func (s *Store) eachDirty(from uint32, fn func(p uint32, g *seg) bool) {
 			}
 		}
 	}
+}
+
+// eachVersion calls fn for every version of the pages from page from on, until
+// it returns false; it reports whether it came to the end. Under mu.
+func (s *Store) eachVersion(from uint32, fn func(p uint32, v *version) bool) bool {
+	t := *s.root.Load()
+	for i := int(from >> segBits); i < len(t); i++ {
+		g := t[i].Load()
+		if g == nil || g.used == 0 {
+			continue
+		}
+		for j := range g.head {
+			p := uint32(i)<<segBits | uint32(j)
+			if p < from {
+				continue
+			}
+			for v := g.head[j].Load(); v != nil; v = v.prev.Load() {
+				if !fn(p, v) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// swap puts a version that is in the spill file into the place of v, unless v
+// has left its chain. Readers that stand on v keep what it has. Under mu.
+func (s *Store) swap(p uint32, v *version, slot uint32) bool {
+	g := s.segOf(p)
+	if g == nil {
+		return false
+	}
+	at := &g.head[p&(segSize-1)]
+	for n := at.Load(); n != v; n = at.Load() {
+		if n == nil {
+			return false
+		}
+		at = &n.prev
+	}
+	nv := &version{lsn: v.lsn}
+	nv.prev.Store(v.prev.Load())
+	nv.end.Store(v.end.Load())
+	nv.slot.Store(slot)
+	at.Store(nv)
+	s.nMem--
+	return true
 }

@@ -101,7 +101,9 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 		}
 		pages[i] = w.page
 		dst := buf[i*s.ps : (i+1)*s.ps]
-		clear(dst[copy(dst, w.v.data):])
+		if err := s.fill(dst, w.v); err != nil {
+			return 0, err
+		}
 	}
 	if err := s.dw.save(pages, h.lsn); err != nil {
 		return 0, err
@@ -126,12 +128,29 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 	defer s.mu.Unlock()
 	for _, w := range batch {
 		g := s.segOf(w.page)
-		if g.head[w.page&(segSize-1)].Load() == w.v {
+		if h := g.head[w.page&(segSize-1)].Load(); h != nil && h.lsn == w.v.lsn {
 			s.clearDirty(w.page, g)
 		}
 		s.unlink(w.page, w.v.lsn, false)
 	}
 	return next, nil
+}
+
+// fill copies the page of a version. The checkpointer alone unlinks versions
+// that the data file lacks and a snapshot may need, so v is still there.
+func (s *Store) fill(dst []byte, v *version) error {
+	data := v.data
+	if v.slot.Load() != 0 {
+		var err error
+		if data, err = s.load(v); err == nil && data == nil {
+			err = fmt.Errorf("version %d left the spill file: %w", v.lsn, ErrDamaged)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	clear(dst[copy(dst, data):])
+	return nil
 }
 
 // pinsBelow returns the pinned states below lsn, newest first. States pinned
@@ -198,7 +217,7 @@ func (s *Store) putBack(p uint32, pin, have base.LSN, data []byte) {
 	}
 	v.prev.Store(at.Load())
 	at.Store(v)
-	s.nVersions++
+	s.counted(v)
 	s.settle(dead{p, have, until})
 }
 

@@ -56,9 +56,9 @@ var (
 // Committer makes published transactions safe. Package engine implements it.
 type Committer interface {
 	// Reserve is called in Handle.Sync, when it is not too late to fail, with
-	// the encoded size of the PTX in bytes. It may block for log buffer space.
-	// A nil return is followed by exactly one Commit or Cancel.
-	Reserve(ctx context.Context, bytes int) error
+	// the LSN and the encoded size of the PTX in bytes. It may block for log
+	// buffer space. A nil return is followed by exactly one Commit or Cancel.
+	Reserve(ctx context.Context, lsn base.LSN, bytes int) error
 	// Cancel gives a reservation back: the transaction was rolled back.
 	Cancel()
 	// NextLSN returns the LSN of the next PTX. It is called by the owner of the
@@ -67,4 +67,11 @@ type Committer interface {
 	// Commit takes over an encoded PTX, in LSN order, under the write lock. It
 	// must not block or fail; ptx is valid only during the call.
 	Commit(ptx []byte, lsn base.LSN)
+	// Part takes over a part of a large transaction, not the last, in LSN order,
+	// under the write lock; ptx is valid only during the call. It may block for
+	// log buffer space and fail; then the LSN is not used.
+	Part(ctx context.Context, ptx []byte, lsn base.LSN, first bool) error
+	// Abandon takes over an empty PTX which says that the parts before it came
+	// to nothing. It does not block and may refuse.
+	Abandon(ptx []byte, lsn base.LSN) bool
 }

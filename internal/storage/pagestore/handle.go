@@ -22,11 +22,13 @@ type Handle struct {
 
 	// The transaction being written, from LockReserved up.
 	dirty    map[uint32][]byte
-	order    []uint32 // keys of dirty, in order of the first write
+	slots    *slotTable // pages that are in the spill file instead; nil: none
+	order    []uint32   // keys of both, in order of the first write
 	npages   uint32
 	minPages uint32 // smallest size since the beginning
 	ptx      []byte // made by Sync; nil: nothing changed
 	ptxLSN   base.LSN
+	parts    int  // of a large transaction that the log has, not counting ptx
 	prepared bool // ptx is of the current state
 	reserved bool
 	commit   bool // CommitPhaseTwo was seen
@@ -151,6 +153,13 @@ func (h *Handle) ReadAt(b []byte, off int64) (int, error) {
 		if d := h.dirty[p]; d != nil {
 			return copy(b, d[o:]), nil
 		}
+		if d, err := h.spilled(p); err != nil {
+			return 0, err
+		} else if d != nil {
+			copy(b, d[o:])
+			s.putBuf(d)
+			return len(b), nil
+		}
 	}
 	if h.level < LockReserved || p <= h.minPages { // else: new since a truncation, zeros
 		var err error
@@ -179,6 +188,13 @@ func (h *Handle) WriteAt(b []byte, off int64) (int, error) {
 	p := uint32(off/int64(s.ps)) + 1
 	d := h.dirty[p]
 	if d == nil {
+		if len(h.dirty) >= s.memPages || h.slots != nil && h.slots.get(p) != 0 {
+			if err := h.writeSpilled(p, b); err != nil {
+				return 0, err
+			}
+			h.npages = max(h.npages, p)
+			return len(b), nil
+		}
 		d = s.getBuf()
 		h.dirty[p] = d
 		h.order = append(h.order, p)
@@ -206,8 +222,7 @@ func (h *Handle) Truncate(size int64) error {
 				keep = append(keep, p)
 				continue
 			}
-			s.putBuf(h.dirty[p])
-			delete(h.dirty, p)
+			h.drop(p)
 		}
 		h.order = keep
 	}
@@ -248,13 +263,13 @@ func (h *Handle) Sync() error {
 	if s.com == nil {
 		return ErrReadOnly
 	}
+	h.parts = 0 // of an earlier Sync: the first part, or a single PTX, takes their place
 	h.ptxLSN = s.com.NextLSN()
 	if h.ptxLSN <= h.snap.lsn {
 		return fmt.Errorf("next LSN %d is not above the newest, %d", h.ptxLSN, h.snap.lsn)
 	}
 	b := &s.builder
-	b.Begin(redo.PTXHeader{LSN: h.ptxLSN, Kind: redo.KindCommit, Node: s.opt.Node,
-		PrevNode: s.opt.Node, PrevLSN: h.snap.lsn, TimeNs: s.opt.Now()})
+	h.begin(redo.KindCommit)
 	size := h.snap.npages
 	changed := false
 	if h.minPages < size {
@@ -262,15 +277,15 @@ func (h *Handle) Sync() error {
 		size, changed = h.minPages, true
 	}
 	for _, p := range h.order {
-		var old []byte
-		if p <= h.minPages {
-			var err error
-			if old, _, err = s.image(p, h.snap.lsn); err != nil {
-				return fmt.Errorf("prepare commit: %w", err)
-			}
+		differs, err := h.diff(p)
+		if err != nil {
+			return fmt.Errorf("prepare commit: %w", err)
 		}
-		if b.Diff(redo.Addr{Tablespace: s.opt.Tablespace, File: s.opt.File, Page: p}, old, h.dirty[p]) > 0 {
-			changed = true
+		changed = changed || differs
+		if b.Len() >= s.opt.PartBytes {
+			if err := h.part(); err != nil {
+				return err
+			}
 		}
 	}
 	if h.npages != size {
@@ -282,7 +297,7 @@ func (h *Handle) Sync() error {
 		return nil
 	}
 	h.ptx = b.Finish()
-	if err := s.com.Reserve(h.ctx, len(h.ptx)); err != nil {
+	if err := s.com.Reserve(h.ctx, h.ptxLSN, len(h.ptx)); err != nil {
 		return err
 	}
 	h.reserved, h.prepared = true, true
@@ -316,11 +331,16 @@ func (h *Handle) cancel() {
 // discard drops the transaction.
 func (h *Handle) discard() {
 	for _, p := range h.order {
-		h.s.putBuf(h.dirty[p])
+		if d := h.dirty[p]; d != nil {
+			h.s.putBuf(d)
+		} else {
+			h.drop(p)
+		}
 	}
 	if h.reserved {
 		h.cancel()
 	}
+	h.abandon()
 	h.reset()
 	h.s.rolledBack.Add(1)
 }
@@ -332,7 +352,8 @@ func (h *Handle) reset() {
 		clear(h.dirty)
 		h.order = h.order[:0]
 	}
-	h.ptx, h.prepared, h.commit, h.reserved = nil, false, false, false
+	h.slots = nil
+	h.ptx, h.parts, h.prepared, h.commit, h.reserved = nil, 0, false, false, false
 }
 
 // publish makes the transaction the newest state and hands its PTX to the
@@ -353,7 +374,9 @@ func (h *Handle) publish() error {
 	const chunk = 256 // pages installed without letting readers in
 	lsn := h.ptxLSN
 	for _, p := range h.order {
-		page.Seal(h.dirty[p], lsn, s.opt.Node)
+		if d := h.dirty[p]; d != nil { // a spilled one is sealed when it is read
+			page.Seal(d, lsn, s.opt.Node)
+		}
 	}
 	vs := make([]version, min(len(h.order), 16))
 	s.mu.Lock()
@@ -370,17 +393,21 @@ func (h *Handle) publish() error {
 		}
 		v := &vs[0]
 		vs = vs[1:]
-		v.lsn, v.data, v.recycle = lsn, h.dirty[p], true
+		h.version(v, p, lsn)
 		s.install(p, v)
 	}
 	s.advance(state{lsn, h.npages})
 	old := h.snap
 	h.snap = s.pin(s.newest) // the writer reads what it wrote
+	over := s.nMem > s.maxMem
 	s.mu.Unlock()
 	s.release(old)
 	s.com.Commit(h.ptx, lsn)
 	h.last = lsn
 	h.reset()
 	s.published.Add(1)
+	if over {
+		s.relieve()
+	}
 	return nil
 }

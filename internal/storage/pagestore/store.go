@@ -19,6 +19,13 @@ import (
 // DefaultBuffer is the size of the clean-page cache, in bytes, when Options leaves it 0.
 const DefaultBuffer = 8 << 20
 
+// Defaults of Options, in bytes.
+const (
+	DefaultSpill    = 32 << 20
+	DefaultVersions = 256 << 20
+	DefaultPart     = 1 << 20
+)
+
 // poolMax bounds the buffers kept for reuse.
 const poolMax = 512
 
@@ -29,6 +36,13 @@ type Options struct {
 	Tablespace  uint16 // address of the file in redo records
 	File        uint16
 	Node        uint16 // producing node, for trailers and PTX headers
+	// SpillBytes of pages of a writing transaction, and as many of a large one
+	// being replayed, are kept in memory, VersionBytes of page versions; what is
+	// more goes to the spill file. 0: DefaultSpill, DefaultVersions.
+	SpillBytes, VersionBytes int64
+	// PartBytes of redo are the most that a transaction has in one piece, but for
+	// one page; a larger one is given to the Committer in parts. 0: DefaultPart.
+	PartBytes int
 	// LSN is the checkpoint: every change up to it is in the file. The store
 	// starts with the snapshot LSN; replay brings it forward.
 	LSN base.LSN
@@ -47,6 +61,10 @@ type Store struct {
 	dw   *doublewrite
 	com  Committer
 
+	spill    *spill
+	memPages int // SpillBytes in pages
+	maxMem   int // VersionBytes in pages
+
 	root  atomic.Pointer[table]
 	cuts  atomic.Pointer[cutList]
 	clean *cache
@@ -59,7 +77,9 @@ type Store struct {
 	spare     []*snap
 	dead      []dead // by rising until
 	nVersions int
+	nMem      int // of them in memory
 	nDirty    int
+	sweep     uint32 // where relieve goes on
 	ckpt      base.LSN
 
 	pmu  sync.Mutex
@@ -72,8 +92,9 @@ type Store struct {
 
 	builder redo.Builder // of the owner of the write lock
 
-	amu  sync.Mutex // one Apply at a time
-	work map[uint32]applied
+	amu   sync.Mutex // one Apply at a time
+	work  map[uint32]applied
+	parts *parts // of a large transaction whose last part has not been applied; nil: none
 
 	cmu sync.Mutex // one checkpoint at a time
 
@@ -105,11 +126,25 @@ func Open(fs vfs.FS, path string, opt Options) (*Store, error) {
 	if opt.Now == nil {
 		opt.Now = func() int64 { return time.Now().UnixNano() }
 	}
+	if opt.SpillBytes == 0 {
+		opt.SpillBytes = DefaultSpill
+	}
+	if opt.VersionBytes == 0 {
+		opt.VersionBytes = DefaultVersions
+	}
+	if opt.PartBytes == 0 {
+		opt.PartBytes = DefaultPart
+	}
+	sp, err := newSpill(fs, path+spillSuffix, opt.PageSize)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
 	f, err := fs.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open data file %s: %w", path, err)
 	}
 	s := &Store{opt: opt, ps: opt.PageSize, path: path, f: f, com: opt.Committer,
+		spill: sp, memPages: int(opt.SpillBytes) / opt.PageSize, maxMem: int(opt.VersionBytes) / opt.PageSize,
 		clean: newCache(max(opt.BufferBytes, 0), opt.PageSize), work: map[uint32]applied{}}
 	s.root.Store(&table{})
 	s.cuts.Store(&cutList{})
@@ -145,7 +180,7 @@ func (s *Store) Close() error {
 	}
 	s.queue = nil
 	s.lmu.Unlock()
-	return errors.Join(s.f.Close(), s.dw.close())
+	return errors.Join(s.f.Close(), s.dw.close(), s.spill.close())
 }
 
 // PageSize returns the size of a page in bytes.
@@ -297,7 +332,13 @@ func (s *Store) pinHard() *snap {
 func (s *Store) image(p uint32, lsn base.LSN) (data []byte, have base.LSN, err error) {
 	for try := 0; ; try++ {
 		if v := s.find(p, lsn); v != nil {
-			return v.data, v.lsn, nil
+			if v.slot.Load() == 0 {
+				return v.data, v.lsn, nil
+			}
+			if data, err = s.load(v); data != nil || err != nil {
+				return data, v.lsn, err
+			}
+			continue // it has left the chain
 		}
 		cuts := *s.cuts.Load() // before the file: a cut leaves the list after the file was cut
 		data, have, err = s.filePage(p)
@@ -316,6 +357,88 @@ func (s *Store) image(p uint32, lsn base.LSN) (data []byte, have base.LSN, err e
 			return nil, 0, err
 		}
 		runtime.Gosched()
+	}
+}
+
+// load reads a version from the spill file into memory of its own; nil when it
+// has left its chain meanwhile.
+func (s *Store) load(v *version) ([]byte, error) {
+	slot := v.slot.Load()
+	if slot == slotGone {
+		return nil, nil
+	}
+	b := make([]byte, s.ps)
+	lsn, err := s.spill.get(slot, b)
+	if v.slot.Load() != slot { // what was read may be another page already
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if lsn != v.lsn {
+		page.Seal(b, v.lsn, page.Node(b))
+	}
+	return b, nil
+}
+
+// relieve moves versions from memory to the spill file until they take no more
+// than the limit less an eighth, so that neither a slow checkpoint nor an old
+// snapshot makes memory grow. What does not fit the disk stays in memory.
+func (s *Store) relieve() {
+	const batch = 64 // copied without letting others in
+	type move struct {
+		p    uint32
+		v    *version
+		slot uint32
+	}
+	var moves [batch]move
+	buf := make([]byte, batch*s.ps)
+	for {
+		n := 0
+		s.mu.Lock()
+		if s.nMem <= s.maxMem-s.maxMem/8 {
+			s.mu.Unlock()
+			return
+		}
+		wrapped := s.eachVersion(s.sweep, func(p uint32, v *version) bool {
+			if n == batch {
+				s.sweep = p
+				return false
+			}
+			if v.data != nil {
+				copy(buf[n*s.ps:], v.data)
+				moves[n] = move{p: p, v: v}
+				n++
+			}
+			return true
+		})
+		if wrapped {
+			if s.sweep == 0 && n == 0 {
+				s.mu.Unlock()
+				return
+			}
+			s.sweep = 0
+		}
+		s.mu.Unlock()
+		full := false
+		for i := range moves[:n] {
+			slot, err := s.spill.put(buf[i*s.ps : (i+1)*s.ps])
+			if full = err != nil; full {
+				n = i
+				break
+			}
+			moves[i].slot = slot
+		}
+		s.mu.Lock()
+		for _, m := range moves[:n] {
+			if !s.swap(m.p, m.v, m.slot) {
+				s.spill.release(m.slot)
+			}
+		}
+		s.mu.Unlock()
+		if full {
+			return
+		}
 	}
 }
 
@@ -375,9 +498,10 @@ type Stats struct {
 	Oldest                       base.LSN // oldest pinned snapshot; Hardened when there is none
 	Pages                        uint32   // of the hardened database
 	Snapshots                    int      // distinct pinned LSNs
-	Versions                     int      // page versions in memory
-	VersionBytes                 int64
-	Dirty                        int // pages that the data file lacks
+	Versions                     int      // page versions that the data file lacks or old snapshots need
+	VersionBytes                 int64    // of them in memory
+	SpillBytes, SpillMax         int64    // used of the spill file, now and at most since the start
+	Dirty                        int      // pages that the data file lacks
 	CachePages                   int
 	CacheHits, CacheMisses       uint64
 	Published, RolledBack        int64 // transactions
@@ -401,8 +525,10 @@ func (s *Store) Stats() Stats {
 		st.Oldest = min(st.Oldest, s.pins[0].lsn)
 	}
 	st.Pages, st.Snapshots = s.hard.npages, len(s.pins)
-	st.Versions, st.VersionBytes, st.Dirty = s.nVersions, int64(s.nVersions)*int64(s.ps), s.nDirty
+	st.Versions, st.VersionBytes, st.Dirty = s.nVersions, int64(s.nMem)*int64(s.ps), s.nDirty
 	s.mu.Unlock()
+	now, most := s.spill.inUse()
+	st.SpillBytes, st.SpillMax = int64(now)*int64(s.ps), int64(most)*int64(s.ps)
 	st.CachePages, st.CacheHits, st.CacheMisses = s.clean.stats()
 	st.Published, st.RolledBack, st.DiskReads = s.published.Load(), s.rolledBack.Load(), s.diskReads.Load()
 	s.lmu.Lock()

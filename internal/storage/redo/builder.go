@@ -33,6 +33,9 @@ func (b *Builder) Begin(h PTXHeader) {
 	b.buf = append(b.buf[:0], room[:]...)
 }
 
+// SetKind changes the kind given to Begin.
+func (b *Builder) SetKind(k PTXKind) { b.hdr.Kind = k }
+
 // Len returns the encoded size of the PTX so far, in bytes.
 func (b *Builder) Len() int { return len(b.buf) }
 

@@ -24,7 +24,39 @@ const (
 	KindCommit  PTXKind = 1 // its changes become visible
 	KindPrepare PTXKind = 2 // reserved for two-phase commit; refused
 	KindResolve PTXKind = 3 // reserved for two-phase commit; refused
+
+	// A large transaction is a chain of PTXs with successive LSNs, none of
+	// another kind between them: one KindFirst, any number of KindNext, and
+	// KindLast, which commits them all. A KindFirst or a KindCommit in the place
+	// of a KindNext or KindLast says that the chain came to nothing.
+	KindFirst PTXKind = 4
+	KindNext  PTXKind = 5
+	KindLast  PTXKind = 6
 )
+
+// Fragment reports whether a PTX of this kind leaves a chain open.
+func (k PTXKind) Fragment() bool { return k == KindFirst || k == KindNext }
+
+// Continues reports whether a PTX of this kind needs an open chain before it.
+func (k PTXKind) Continues() bool { return k == KindNext || k == KindLast }
+
+// ChainAfter returns the LSN of the first PTX of the chain that is open after a
+// PTX of kind k and this LSN, 0 when none is; chain is the one open before.
+// ErrCorrupt when k needs one and there is none.
+func ChainAfter(chain base.LSN, k PTXKind, lsn base.LSN) (base.LSN, error) {
+	switch k {
+	case KindFirst:
+		return lsn, nil
+	case KindNext, KindLast:
+		if chain == 0 {
+			return 0, corrupt("PTX %d continues a transaction whose beginning is not there", lsn)
+		}
+		if k == KindNext {
+			return chain, nil
+		}
+	}
+	return 0, nil
+}
 
 // LogicalOpenRecord is the kind of a logical record whose payload is a
 // base.OpenRecord in JSON.
@@ -68,7 +100,7 @@ func (h *PTXHeader) unmarshal(b []byte) error {
 	if h.LSN == 0 {
 		return corrupt("PTX with LSN 0")
 	}
-	if h.Kind != KindCommit {
+	if h.Kind != KindCommit && (h.Kind < KindFirst || h.Kind > KindLast) {
 		return fmt.Errorf("%w: PTX %d is of kind %d", ErrVersion, h.LSN, h.Kind)
 	}
 	if b[33]|b[34]|b[35] != 0 {

@@ -64,7 +64,7 @@ func (m *model) goOn(t *testing.T, l *Log, fsys *vfs.Mem, rnd *rand.Rand) error 
 	info := l.Info()
 	mk := &maker{lseq: info.NextLSEQ - 1, lsn: info.FileLSN, rnd: rnd}
 	next := &model{ckpt: []base.LSN{info.FileLSN}}
-	if err := l.SetCheckpoint(info.FileLSN, 0); err != nil {
+	if err := l.SetCheckpoint(info.FileLSN, 0, 0); err != nil {
 		return err
 	}
 	for range 3 {
@@ -112,7 +112,7 @@ func TestPowerCut(t *testing.T) {
 		})
 		checkpoint := func(lsn base.LSN) {
 			m.ckpt = append(m.ckpt, lsn)
-			if err := l.SetCheckpoint(lsn, 0); err != nil {
+			if err := l.SetCheckpoint(lsn, 0, 0); err != nil {
 				t.Fatal(err)
 			}
 			m.ckpt = []base.LSN{lsn}

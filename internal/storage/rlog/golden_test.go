@@ -34,8 +34,8 @@ func readAll(t testing.TB, fsys vfs.FS, path string) []byte {
 	return b
 }
 
-// The bytes of version 1 must never change: header copies after a checkpoint
-// and a write of two packages.
+// The bytes of version 2 must never change: header copies after a checkpoint
+// within a large transaction, and a write of two packages.
 func TestGolden(t *testing.T) {
 	m := newFS(t, MinFileSize)
 	l, _ := mustCollect(t, m)
@@ -43,7 +43,7 @@ func TestGolden(t *testing.T) {
 	if err := l.Append(mk.pkg(t, 20), mk.pkg(t, 400)); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.SetCheckpoint(1, 1); err != nil {
+	if err := l.SetCheckpoint(1, 1, 0x77); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Append(mk.pkg(t, 20)); err != nil {
@@ -51,7 +51,7 @@ func TestGolden(t *testing.T) {
 	}
 	b := readAll(t, m, paths[0])
 	dump := hex.Dump(b[:512]) + hex.Dump(b[4096:4608]) + hex.Dump(b[twin.Size:twin.Size+4096])
-	file := filepath.Join("testdata", "log-v1.hex")
+	file := filepath.Join("testdata", "log-v2.hex")
 	if *update {
 		os.MkdirAll("testdata", 0o755)
 		if err := os.WriteFile(file, []byte(dump), 0o644); err != nil {
@@ -64,6 +64,51 @@ func TestGolden(t *testing.T) {
 	}
 	if dump != string(want) {
 		t.Errorf("the format changed; a new format needs a new version:\n%s", dump)
+	}
+}
+
+// TestVersion1: a log of version 1, which knows no large transactions, is read,
+// and has the new version from its next checkpoint on.
+func TestVersion1(t *testing.T) {
+	m := newFS(t, MinFileSize)
+	l, _ := mustCollect(t, m)
+	mk := newMaker(1)
+	p := mk.pkg(t, 20)
+	if err := errors.Join(l.Append(p), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		f, err := m.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, payload, err := twin.Read(f, fileKind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(payload[88:])
+		if err := errors.Join(twin.New(twin.Kind{Magic: fileKind.Magic, Version: 1}).Write(f, payload), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, got := mustCollect(t, m)
+	if len(got) != 1 || !got[0].SameRedo(p) || l.CheckpointChain() != 0 {
+		t.Fatalf("%d packages, large transaction %d", len(got), l.CheckpointChain())
+	}
+	if err := errors.Join(l.SetCheckpoint(p.MaxLSN, 0, p.GSEQ), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l, got = mustCollect(t, m)
+	if len(got) != 0 || l.CheckpointChain() != p.GSEQ {
+		t.Fatalf("after a checkpoint: %d packages, large transaction %d", len(got), l.CheckpointChain())
+	}
+	f, err := m.Open(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, err := twin.Read(f, twin.Kind{Magic: fileKind.Magic, Version: 1}); !errors.Is(err, ErrVersion) {
+		t.Fatalf("a program of version 1: %v", err)
 	}
 }
 
@@ -141,7 +186,7 @@ func BenchmarkAppend(b *testing.B) {
 	for b.Loop() {
 		err := l.Append(p)
 		if errors.Is(err, ErrFull) {
-			if err = l.SetCheckpoint(l.LastLSN(), 0); err == nil {
+			if err = l.SetCheckpoint(l.LastLSN(), 0, 0); err == nil {
 				err = l.Append(p)
 			}
 		}

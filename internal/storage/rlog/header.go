@@ -9,7 +9,7 @@ import (
 )
 
 // fileKind identifies online log files.
-var fileKind = twin.Kind{Magic: [8]byte{'D', 'W', 'R', 'L', 'O', 'G', 0, 0}, Version: 1}
+var fileKind = twin.Kind{Magic: [8]byte{'D', 'W', 'R', 'L', 'O', 'G', 0, 0}, Version: 2}
 
 const headerLen = 96
 
@@ -32,6 +32,9 @@ type header struct {
 	fileLSN  base.LSN // FILE_LSN
 	fileLSEQ base.Seq
 	fileGSEQ base.Seq
+	// GSEQ of the package with which the large transaction begins that the
+	// checkpoint is in, 0: it is in none. Version 1 has 0 there.
+	ckptChain base.Seq
 }
 
 func (h *header) marshal() []byte {
@@ -52,6 +55,7 @@ func (h *header) marshal() []byte {
 	le.PutUint64(b[64:], uint64(h.fileLSN))
 	le.PutUint64(b[72:], uint64(h.fileLSEQ))
 	le.PutUint64(b[80:], uint64(h.fileGSEQ))
+	le.PutUint64(b[88:], uint64(h.ckptChain))
 	return b
 }
 
@@ -66,6 +70,7 @@ func (h *header) unmarshal(b []byte) error {
 		ckptLSN: base.LSN(le.Uint64(b[24:])), ckptFile: le.Uint32(b[32:]), ckptPrevSum: le.Uint32(b[36:]),
 		ckptOffset: int64(le.Uint64(b[40:])), ckptLSEQ: base.Seq(le.Uint64(b[48:])), ckptPrevLSN: base.LSN(le.Uint64(b[56:])),
 		fileLSN: base.LSN(le.Uint64(b[64:])), fileLSEQ: base.Seq(le.Uint64(b[72:])), fileGSEQ: base.Seq(le.Uint64(b[80:])),
+		ckptChain: base.Seq(le.Uint64(b[88:])),
 	}
 	switch {
 	case h.nfiles == 0 || h.index >= h.nfiles || h.nfiles > MaxFiles:

@@ -130,15 +130,15 @@ func TestAppendRecover(t *testing.T) {
 	same(t, got, all)
 
 	mid := all[20]
-	if err := l.SetCheckpoint(mid.MaxLSN, mid.LSEQ); err != nil {
+	if err := l.SetCheckpoint(mid.MaxLSN, mid.LSEQ, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.SetCheckpoint(1, 0); err != nil { // older: changes nothing
+	if err := l.SetCheckpoint(1, 0, 0); err != nil { // older: changes nothing
 		t.Fatal(err)
 	}
 	_, got = mustCollect(t, m)
 	same(t, got, all[21:])
-	if err := l.SetCheckpoint(mk.lsn, 0); err != nil {
+	if err := l.SetCheckpoint(mk.lsn, 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	if free, total := l.Space(); free != total {
@@ -176,7 +176,7 @@ func TestFullAndTooLarge(t *testing.T) {
 				t.Fatalf("ErrFull with %d bytes free", free)
 			}
 			half := kept[len(kept)/2]
-			if err := l.SetCheckpoint(half.MaxLSN, half.LSEQ); err != nil {
+			if err := l.SetCheckpoint(half.MaxLSN, half.LSEQ, 0); err != nil {
 				t.Fatal(err)
 			}
 			kept = kept[len(kept)/2+1:]
@@ -216,10 +216,10 @@ func TestLargePackages(t *testing.T) {
 	}
 	_, got := mustCollect(t, m)
 	same(t, got, []*redo.Package{small, huge, last})
-	if err := l.SetCheckpoint(last.MaxLSN+1, 0); !errors.Is(err, ErrContinuity) {
+	if err := l.SetCheckpoint(last.MaxLSN+1, 0, 0); !errors.Is(err, ErrContinuity) {
 		t.Fatalf("checkpoint beyond the end: %v", err)
 	}
-	if err := l.SetCheckpoint(huge.MaxLSN, 0); err != nil {
+	if err := l.SetCheckpoint(huge.MaxLSN, 0, 0); err != nil {
 		t.Fatal(err)
 	}
 	_, got = mustCollect(t, m)
@@ -307,7 +307,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			return paths, cfg
-		}, ErrVersion, paths[1] + ": file format is newer than this program: version 2"},
+		}, ErrVersion, paths[1] + ": file format is newer than this program: version 3"},
 		{"not a log", func(t *testing.T, m *vfs.Mem) ([]string, Config) {
 			f, _ := m.Open(paths[0])
 			f.WriteAt([]byte("hello, I am a text file"), 0)
@@ -379,7 +379,7 @@ func TestDamageIsReported(t *testing.T) {
 				}
 			}
 			if known {
-				if err := l.SetCheckpoint(1, 1); err != nil {
+				if err := l.SetCheckpoint(1, 1, 0); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -437,7 +437,7 @@ func TestRecoverPassesErrorsOn(t *testing.T) {
 	if err := l2.Append(newMaker(8).pkg(t, 10)); !errors.Is(err, ErrState) {
 		t.Fatalf("Append after a failed Recover: %v", err)
 	}
-	if err := l2.SetCheckpoint(1, 0); !errors.Is(err, ErrState) {
+	if err := l2.SetCheckpoint(1, 0, 0); !errors.Is(err, ErrState) {
 		t.Fatalf("SetCheckpoint after a failed Recover: %v", err)
 	}
 	remove := m.Inject(vfs.Fault{Kind: vfs.OpRead, Path: paths[0], Err: syscall.EIO})
@@ -463,7 +463,7 @@ func TestConcurrentCheckpoint(t *testing.T) {
 			case <-done:
 				return
 			}
-			if err := l.SetCheckpoint(l.LastLSN(), 0); err != nil {
+			if err := l.SetCheckpoint(l.LastLSN(), 0, 0); err != nil {
 				t.Error(err)
 			}
 			_ = l.Info()

@@ -36,7 +36,11 @@ func (l *Log) LastLSN() base.LSN {
 // 0). A checkpoint before the current one changes nothing; one beyond the end of
 // the log is ErrContinuity. Called with the last
 // LSN before Close it makes the next Recover yield nothing.
-func (l *Log) SetCheckpoint(lsn base.LSN, lseq base.Seq) error {
+//
+// chain, unless 0, says that the redo from package chain (GSEQ) to here is of a
+// large transaction that is under way, of which the data files have nothing:
+// CheckpointChain tells the next start.
+func (l *Log) SetCheckpoint(lsn base.LSN, lseq, chain base.Seq) error {
 	l.headerMu.Lock()
 	defer l.headerMu.Unlock()
 	l.mu.Lock()
@@ -63,7 +67,7 @@ func (l *Log) SetCheckpoint(lsn base.LSN, lseq base.Seq) error {
 		return nil
 	}
 	h := l.static
-	h.ckptLSN = lsn
+	h.ckptLSN, h.ckptChain = lsn, chain
 	file, off := l.place(to.at)
 	h.ckptFile, h.ckptOffset = uint32(file), off
 	h.ckptLSEQ, h.ckptPrevLSN, h.ckptPrevSum = to.next, to.prevLSN, to.prevSum
@@ -128,6 +132,10 @@ func (l *Log) CheckpointLSN() base.LSN {
 	defer l.mu.Unlock()
 	return l.ckptLSN
 }
+
+// CheckpointChain returns what SetCheckpoint was told of a large transaction when
+// the header was written that Open found; 0: the checkpoint was in none.
+func (l *Log) CheckpointChain() base.Seq { return l.static.ckptChain }
 
 // Close closes the files, after an Append or SetCheckpoint under way. It writes
 // nothing.
