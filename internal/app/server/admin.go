@@ -151,6 +151,11 @@ func (s *Server) SetArchStatus(ctx context.Context, inst string, status int) err
 	} else if status != 0 {
 		return &sqlapi.Error{Code: "22023", Message: fmt.Sprintf("archive status %d: must be 0 (valid) or 1 (invalid)", status)}
 	}
+	if st == base.ArchInvalid && s.eng.Status() == base.StatusOpen {
+		// Commits go on without the standby at once: it must know (G3). From
+		// Suspend or Mount it is an operator's decision to go on without it.
+		return stateError(s.ship.Invalidate(ctx, inst))
+	}
 	return stateError(s.ship.SetState(ctx, inst, st))
 }
 

@@ -68,7 +68,7 @@ func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
 	case proto.CmdSetMode:
 		return s.setMode(ctx, c.Mode)
 	case proto.CmdSetArch:
-		return s.setArch(ctx, c.Inst, c.State)
+		return s.setArch(ctx, c.Inst, c.State, c.Told)
 	case proto.CmdApplyKeep:
 		return s.recv.ApplyKeep(ctx)
 	case proto.CmdDropKeep:
@@ -162,7 +162,7 @@ func (s *Server) setMode(ctx context.Context, m base.Mode) error {
 	return nil
 }
 
-func (s *Server) setArch(ctx context.Context, inst string, st base.ArchState) error {
+func (s *Server) setArch(ctx context.Context, inst string, st base.ArchState, told bool) error {
 	if st != base.ArchValid && st != base.ArchInvalid {
 		return base.Errorf(codeFailed, "archive state must be Valid or Invalid")
 	}
@@ -171,7 +171,11 @@ func (s *Server) setArch(ctx context.Context, inst string, st base.ArchState) er
 			return err
 		}
 	}
-	if err := s.ship.SetState(ctx, inst, st); err != nil {
+	set := func() error { return s.ship.SetState(ctx, inst, st) }
+	if told && st == base.ArchInvalid {
+		set = func() error { return s.ship.Invalidate(ctx, inst) }
+	}
+	if err := set(); err != nil {
 		return fmt.Errorf("archive to %q -> %s: %w", inst, st, err)
 	}
 	return nil

@@ -35,6 +35,18 @@ func (x *m) begin(c Command) {
 		x.answer(c.To, codeBusy, "a recovery is about to end; try again")
 		return
 	}
+	if why := x.outdated(c.MonID); why != "" {
+		x.answer(c.To, codeBusy, "%s", why)
+		return
+	}
+	if w == Takeover && !c.Cmd.Force {
+		// The monitor has seen these conditions hold; meanwhile the primary may
+		// have gone on without this standby.
+		if code, why := x.takeoverConditions(&proto.Grant{Term: x.term, OldPrimary: x.In.Status.ValidClaimFrom}); why != "" {
+			x.answer(c.To, code, "%s does not take over: %s", x.Cfg.Name, why)
+			return
+		}
+	}
 	if w == Switchover && (!x.ready() || x.In.Status.Status != base.StatusOpen) {
 		x.answer(c.To, codeInst, "%s is not Open", x.Cfg.Name)
 		return
@@ -82,6 +94,8 @@ func (x *m) step(c Command) {
 	if cmd.Cmd == proto.CmdOpen {
 		cmd.Force = true
 	}
+	// In AUTO mode a standby that cannot be told might take over (G3).
+	cmd.Told = x.Cfg.Auto && x.W == ChangeArch && cmd.State == base.ArchInvalid
 	to := c.To
 	x.order(cmd, pend{kind: pendStep, reply: &to, open: o.Cmd == proto.CmdOpen})
 }
@@ -214,7 +228,7 @@ func (x *m) startDW(c Command) {
 func (x *m) stopDW(c Command) {
 	x.interruptRecovery("stop dmwatcher")
 	x.endProc("stop dmwatcher")
-	if x.In.OK && x.In.Link && x.In.Status.Status == base.StatusSuspend && x.In.Status.Mode == base.ModePrimary && len(x.failed()) == 0 {
+	if x.In.OK && x.In.Link && x.In.Status.Status == base.StatusSuspend && x.In.Status.Mode == base.ModePrimary && len(x.blocked()) == 0 {
 		x.order(openOrder(), pend{kind: pendPlain})
 	}
 	x.to(Shutdown, "", "stop dmwatcher by monitor "+c.Cmd.Mon)

@@ -45,6 +45,24 @@ func (x *m) failed() []string {
 	return out
 }
 
+// blocked lists the standbys without which a suspended primary may go on only
+// with leave: those of failed sends, and, when the watcher did not see all of the
+// suspension, those whose archives are Invalid. Their archives may have become
+// so for a reopening that never came; whoever gave the primary up since could
+// have made them primary by force.
+func (x *m) blocked() []string {
+	out := x.failed()
+	if !x.Cfg.Auto || !x.unwatched {
+		return out
+	}
+	for _, n := range x.names() {
+		if a, ok := x.arch(n); ok && a.State == base.ArchInvalid && !contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // decideSuspended deals with a primary in Suspend (manual 6.9).
 func (x *m) decideSuspended() {
 	if x.In.Status.Mode != base.ModePrimary || x.now.Before(x.notBefore) {
@@ -54,7 +72,7 @@ func (x *m) decideSuspended() {
 		x.why("%s has opened after this database: it must not go on as primary", n)
 		return
 	}
-	f := x.failed()
+	f := x.blocked()
 	if len(f) == 0 {
 		// No archive has to change, so reopening takes nothing from anybody.
 		x.why("the primary is suspended without a failed send: %s", x.In.Status.SuspendReason)
@@ -147,7 +165,7 @@ func (x *m) decideConfirm() {
 	var failed []string
 	switch in.Status {
 	case base.StatusSuspend:
-		failed = x.failed()
+		failed = x.blocked()
 		if len(failed) == 0 {
 			x.to(Open, "", "no send is failed any more")
 			return
@@ -294,7 +312,7 @@ func (x *m) confirmed(e ConfirmReply) {
 	}
 	switch x.In.Status.Status {
 	case base.StatusSuspend:
-		f := x.failed()
+		f := x.blocked()
 		for _, n := range f {
 			if !contains(x.confirmFor, n) {
 				return

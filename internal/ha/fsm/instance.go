@@ -57,7 +57,7 @@ func (x *m) instStatus(st proto.InstanceStatus) {
 		x.claim = claim{}
 	}
 	if st.Status != base.StatusSuspend {
-		x.suspSince = time.Time{}
+		x.suspSince, x.unwatched = time.Time{}, false
 	} else if x.suspSince.IsZero() {
 		x.suspSince = x.now
 	}
@@ -68,7 +68,7 @@ func (x *m) lose(why string) {
 	if x.In.OK || x.In.Lost.IsZero() {
 		x.In.Lost = x.now
 	}
-	x.In.OK = false
+	x.In.OK, x.unwatched = false, true
 	x.In.AtLoss = x.W
 	if x.W == Takeover || x.W == Switchover || x.W == OpenForce || x.p != nil && (x.p.kind == procOpen || x.p.kind == procToPrimary) {
 		x.unsure = true

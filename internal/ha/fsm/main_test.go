@@ -21,15 +21,19 @@ func walks(t *testing.T, f func(*rapid.T)) {
 		rapid.Check(t, f)
 		return
 	}
-	defer func() {
-		if err := flag.Set("rapid.seed", "0"); err != nil {
-			t.Error(err)
-		}
-	}()
-	for _, seed := range walkSeeds {
-		if err := flag.Set("rapid.seed", seed); err != nil {
+	set := func(name, value string) {
+		if err := flag.Set(name, value); err != nil {
 			t.Fatal(err)
 		}
+	}
+	checks := flag.Lookup("rapid.checks").Value.String()
+	defer func() {
+		set("rapid.seed", "0")
+		set("rapid.checks", checks)
+	}()
+	set("rapid.checks", "40")
+	for _, seed := range walkSeeds {
+		set("rapid.seed", seed)
 		t.Run("seed "+seed, func(t *testing.T) { rapid.Check(t, f) })
 	}
 }

@@ -215,6 +215,9 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 			d.claim = ""
 		}
 	case proto.CmdSetArch:
+		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.reach("d:"+d.name, "d:"+c.Inst) {
+			return fail("cannot be told")
+		}
 		for _, n := range d.w.names {
 			if a := d.arch[n]; a != nil && (c.Inst == "" || c.Inst == n) {
 				a.state = c.State

@@ -86,6 +86,9 @@ func (x *m) procDone() {
 		x.opened()
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procStandbyOpen, procLocalOpen:
+		if p.kind == procStandbyOpen {
+			x.unsure = false // what was ordered before has been carried out before
+		}
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procFailover, procReopen:
 		for _, t := range p.targets {

@@ -81,11 +81,17 @@ func (w *world) fault(k int) {
 		w.log("FAULT heal")
 		clear(w.cut)
 	case 14:
-		w.log("FAULT hang %s", a)
-		w.dbs[a].hung = true
+		if k/512%2 == 0 {
+			w.log("FAULT hang %s", a)
+			w.dbs[a].hung = true
+			break
+		}
+		w.log("FAULT stop watcher %s", a)
+		w.ws[a].frozen = true
 	case 15:
 		w.log("FAULT resume %s", a)
 		w.dbs[a].hung = false
+		w.thaw(a)
 	}
 	w.links() // whoever dies loses its connections, however soon it is back
 }
@@ -96,6 +102,7 @@ func (w *world) repair() {
 	for _, n := range w.names {
 		w.dbs[n].hung = false
 		w.startWatcher(n)
+		w.thaw(n)
 	}
 	w.startMonitor()
 }

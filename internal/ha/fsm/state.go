@@ -116,6 +116,7 @@ type Monitor struct {
 	Confirm bool
 	Since   time.Time
 	Seen    time.Time
+	Back    time.Time // heard again after a silence of DW_ERROR_TIME
 }
 
 // Held is a monitor command that holds this watcher.
@@ -265,6 +266,13 @@ type State struct {
 	okSince   time.Time
 	killed    bool
 
+	// unwatched: the primary may have been suspended since before this watcher
+	// could see what others did about it (blocked).
+	unwatched bool
+
+	stepAt time.Time // of the newest event
+	awake  time.Time // since this watcher goes on after it stood still
+
 	fault string // an undeclared transition, for tests
 }
 
@@ -283,7 +291,7 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 		s.Remotes[r] = Remote{}
 		s.recT[r] = cfg.RecoverTime
 	}
-	s.In.Lost = now
+	s.In.Lost, s.unwatched = now, true
 	return s
 }
 

@@ -23,6 +23,7 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 	s = s.clone()
 	x := &m{State: &s, now: now}
 	before := x.digest()
+	x.noteTime()
 	from := s.W
 	c := table[from][ev.kind()]
 	if c.refuse != "" {
@@ -307,6 +308,9 @@ func (x *m) monDown(id string) {
 
 func (x *m) monStatus(id string) {
 	if mo, ok := x.Mons[id]; ok {
+		if x.now.Sub(mo.Seen) >= x.Cfg.ErrorTime {
+			mo.Back = x.now
+		}
 		mo.Seen = x.now
 		x.Mons[id] = mo
 	}

@@ -20,7 +20,7 @@ func (x *m) grant(c Command) {
 		x.answer(c.To, 0, "done before")
 		return
 	}
-	code, why := x.takeoverConditions(c.Cmd)
+	code, why := x.takeoverConditions(c.Cmd.Grant)
 	if why != "" {
 		x.log("takeover refused", "why", why, "evidence", c.Cmd.Evidence)
 		x.answer(c.To, code, "%s does not take over: %s", x.Cfg.Name, why)
@@ -35,13 +35,17 @@ func (x *m) grant(c Command) {
 			setArch("", base.ArchInvalid), openOrder()}})
 }
 
-func (x *m) takeoverConditions(c proto.WatcherCommand) (base.Code, string) {
-	g, in := c.Grant, x.In.Status
+// takeoverConditions are those of an automatic takeover, and of one by command
+// that is not forced.
+func (x *m) takeoverConditions(g *proto.Grant) (base.Code, string) {
+	in := x.In.Status
 	switch {
 	case g == nil:
 		return codeArg, "the command carries no grant"
 	case x.p != nil:
 		return codeBusy, procNames[x.p.kind] + " is in progress"
+	case x.stoodStill():
+		return codeBusy, "its watcher stood still until a moment ago"
 	case g.Term < x.term:
 		return codeClash, fmt.Sprintf("decision %d is older than decision %d", g.Term, x.term)
 	case x.Ctl != proto.CtlValid:

@@ -22,6 +22,9 @@ type mwatch struct {
 	st   fsm.State
 	ctl  bool
 	desc string
+	// frozen: the process is stopped; what arrives waits.
+	frozen  bool
+	backlog []fsm.Event
 }
 
 type event struct {
@@ -67,6 +70,7 @@ type world struct {
 	ws      map[string]*mwatch
 	mon     confirm.State
 	monUp   bool
+	silent  bool // the monitor gives no sign
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
@@ -167,6 +171,7 @@ func (w *world) startWatcher(name string) {
 		}
 	}
 	x.up, x.inc = true, x.inc+1
+	x.frozen, x.backlog = false, nil
 	x.st = fsm.New(c, x.ctl, x.desc, w.now)
 }
 
@@ -183,6 +188,10 @@ func (w *world) ev(name string, e fsm.Event) {
 	if !x.up {
 		return
 	}
+	if x.frozen {
+		x.backlog = append(x.backlog, e)
+		return
+	}
 	var acts []fsm.Action
 	x.st, acts = fsm.Step(x.st, e, w.now)
 	if f := x.st.Fault(); f != "" {
@@ -193,6 +202,19 @@ func (w *world) ev(name string, e fsm.Event) {
 			a = w.mutate(a)
 		}
 		w.act(x, a)
+	}
+}
+
+// thaw lets a stopped watcher go on: it finds what has arrived meanwhile.
+func (w *world) thaw(name string) {
+	x := w.ws[name]
+	if !x.frozen {
+		return
+	}
+	l := x.backlog
+	x.frozen, x.backlog = false, nil
+	for _, e := range l {
+		w.ev(name, e)
 	}
 }
 
@@ -389,12 +411,16 @@ func (w *world) run(d time.Duration) {
 			if !x.up {
 				continue
 			}
-			if k%100 == 0 {
+			if k%100 == 0 && !x.frozen {
 				w.ev(n, fsm.Tick{})
 			}
 			if k%200 == 0 {
-				w.broadcast(x)
-				w.send("m:", "w:"+n, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
+				if !x.frozen {
+					w.broadcast(x)
+				}
+				if !w.silent {
+					w.send("m:", "w:"+n, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
+				}
 			}
 		}
 		if k%100 == 0 {

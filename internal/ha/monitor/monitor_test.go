@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/ha/proto"
 	"datawatch/internal/vfs"
 )
@@ -422,5 +425,49 @@ func TestReconnectsAndTip(t *testing.T) {
 	r, err = m.CheckRecover("", "B")
 	if err != nil || r.OK || r.Code != CodeNoRecover {
 		t.Fatalf("check recover %+v %v", r, err)
+	}
+}
+
+// leap is a clock that can be put forward, as if the process had stood still.
+type leap struct {
+	clock.Real
+	by atomic.Int64
+}
+
+func (l *leap) Now() time.Time { return l.Real.Now().Add(time.Duration(l.by.Load())) }
+
+// TestOldDecisionIsNotBegun: a monitor that stood still for DW_ERROR_TIME
+// between writing a manual takeover down and beginning it begins nothing: the
+// old primary may have gone on meanwhile (G3).
+func TestOldDecisionIsNotBegun(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		t.Run(fmt.Sprint("force ", force), func(t *testing.T) {
+			g := newFakes(t, "A", "B")
+			mem, clk := vfs.NewMem(), &leap{}
+			m := g.open(t, func(c *Config) { c.Confirm, c.FS, c.Clock = true, mem, clk })
+			login(t, m)
+			settled(t, m)
+			for _, n := range []string{"A", "B"} { // so that it takes over by command only
+				g.change(n, func(s *proto.WatcherStatus) { s.Config.Mode = "MANUAL" })
+			}
+			fail(g)
+			until(t, "the conditions hold", func() bool { l, _ := m.ChooseTakeover("", force); return len(l) == 1 && l[0].OK })
+			var once sync.Once
+			mem.SetHook(func(vfs.Op) error {
+				once.Do(func() { clk.by.Add(int64(4 * time.Second)) }) // ErrorTime
+				return nil
+			})
+			err := m.Takeover(t.Context(), "", "B", force)
+			if base.CodeOf(err, 0) != CodeNotNormal || !strings.Contains(err.Error(), "checked more than DW_ERROR_TIME") {
+				t.Fatalf("error %v", err)
+			}
+			if log := g.journal(); slices.Contains(log, "B begin takeover") {
+				t.Fatalf("begun: %v", log)
+			}
+			until(t, "the conditions hold again", func() bool { l, _ := m.ChooseTakeover("", true); return len(l) == 1 && l[0].OK })
+			if err := m.Takeover(t.Context(), "", "B", true); err != nil {
+				t.Fatalf("repeated: %v", err)
+			}
+		})
 	}
 }

@@ -231,6 +231,7 @@ func (m *Monitor) Takeover(ctx context.Context, groupName, db string, force bool
 		return err
 	}
 	v := m.view(g)
+	decided := v.Now
 	l := cond.TakeoverForce(v, b)
 	if !force {
 		l = m.takeoverConds(v, g, b)
@@ -247,7 +248,7 @@ func (m *Monitor) Takeover(ctx context.Context, groupName, db string, force bool
 		}
 		term = r.Grant.Term
 	}
-	h, err := m.hold(ctx, g, proto.KindTakeover, b)
+	h, err := m.holdAs(ctx, g, proto.KindTakeover, force, decided, b)
 	if err == nil {
 		err = h.end(h.takeover(ctx, b, evidence))
 	}

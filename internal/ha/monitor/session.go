@@ -141,12 +141,24 @@ type held struct {
 // hold begins a command at every watcher given; on failure it ends it where it
 // had begun.
 func (m *Monitor) hold(ctx context.Context, g *group, kind string, peers ...cond.Peer) (*held, error) {
+	return m.holdAs(ctx, g, kind, false, time.Time{}, peers...)
+}
+
+// holdAs is hold for a decision made at that time: when DW_ERROR_TIME has passed
+// since, because this monitor or its disk stood still, others may have decided
+// otherwise, and nothing is begun.
+func (m *Monitor) holdAs(ctx context.Context, g *group, kind string, force bool, decided time.Time, peers ...cond.Peer) (*held, error) {
 	h := &held{m: m, g: g, id: m.commandID(), kind: kind}
 	for _, p := range peers {
 		h.peers = append(h.peers, p) // before the answer: it may be lost
 		h.n++
 		m.tell("monitor", "%s, step %d: the watcher of %s -> %s", kind, h.n, p.Inst(), proto.StateOf(kind))
-		if _, err := m.call(ctx, g, p, proto.WatcherCommand{Cmd: proto.DWCmdBegin, ID: h.id, Kind: kind, Inst: p.Inst()}); err != nil {
+		if now, limit := m.clk.Now(), m.view(g).ErrorTime(); !decided.IsZero() && max(now.Sub(decided), now.Round(0).Sub(decided.Round(0))) >= limit {
+			h.peers = h.peers[:len(h.peers)-1]
+			return nil, h.end(h.failed("the watcher of "+p.Inst()+" -> "+proto.StateOf(kind),
+				base.Errorf(CodeNotNormal, "the conditions were checked more than DW_ERROR_TIME (%s) ago; look again, then repeat the command", limit)))
+		}
+		if _, err := m.call(ctx, g, p, proto.WatcherCommand{Cmd: proto.DWCmdBegin, ID: h.id, Kind: kind, Inst: p.Inst(), Force: force}); err != nil {
 			return nil, h.end(h.failed("the watcher of "+p.Inst()+" -> "+proto.StateOf(kind), err))
 		}
 	}

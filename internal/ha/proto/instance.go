@@ -158,17 +158,19 @@ const (
 
 // InstanceCommand is an order from the watcher.
 type InstanceCommand struct {
-	Cmd      string         `json:"cmd"`
-	Inst     string         `json:"inst,omitempty"`
-	State    base.ArchState `json:"state,omitempty"`
-	Mode     base.Mode      `json:"mode,omitempty"`
-	Force    bool           `json:"force,omitempty"`
-	How      string         `json:"how,omitempty"`
-	User     string         `json:"user,omitempty"`
-	Password string         `json:"password,omitempty"`
-	Name     string         `json:"name,omitempty"`
-	Value    string         `json:"value,omitempty"`
-	Evidence string         `json:"evidence,omitempty"` // why; logged by the instance
+	Cmd   string         `json:"cmd"`
+	Inst  string         `json:"inst,omitempty"`
+	State base.ArchState `json:"state,omitempty"`
+	// Told, with set_arch Invalid: only if the standby can be told first.
+	Told     bool      `json:"told,omitempty"`
+	Mode     base.Mode `json:"mode,omitempty"`
+	Force    bool      `json:"force,omitempty"`
+	How      string    `json:"how,omitempty"`
+	User     string    `json:"user,omitempty"`
+	Password string    `json:"password,omitempty"`
+	Name     string    `json:"name,omitempty"`
+	Value    string    `json:"value,omitempty"`
+	Evidence string    `json:"evidence,omitempty"` // why; logged by the instance
 }
 
 // InstanceReply answers an InstanceCommand. Code 0 is success.

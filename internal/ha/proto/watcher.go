@@ -152,19 +152,22 @@ const (
 
 // WatcherCommand is an order from a monitor (or another watcher).
 type WatcherCommand struct {
-	Cmd      string           `json:"cmd"`
-	ID       string           `json:"id"`
-	Mon      string           `json:"mon"`
-	Kind     string           `json:"kind,omitempty"`
-	Order    *InstanceCommand `json:"order,omitempty"`
-	Failed   bool             `json:"failed,omitempty"`
-	Inst     string           `json:"inst,omitempty"`
-	Name     string           `json:"name,omitempty"`
-	Value    string           `json:"value,omitempty"`
-	User     string           `json:"user,omitempty"`
-	Password string           `json:"password,omitempty"`
-	Evidence string           `json:"evidence,omitempty"`
-	Grant    *Grant           `json:"grant,omitempty"`
+	Cmd    string           `json:"cmd"`
+	ID     string           `json:"id"`
+	Mon    string           `json:"mon"`
+	Kind   string           `json:"kind,omitempty"`
+	Order  *InstanceCommand `json:"order,omitempty"`
+	Failed bool             `json:"failed,omitempty"`
+	// Force, with begin of a takeover: whether or not this standby has a claim
+	// to take over.
+	Force    bool   `json:"force,omitempty"`
+	Inst     string `json:"inst,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Value    string `json:"value,omitempty"`
+	User     string `json:"user,omitempty"`
+	Password string `json:"password,omitempty"`
+	Evidence string `json:"evidence,omitempty"`
+	Grant    *Grant `json:"grant,omitempty"`
 }
 
 // Grant is a confirm monitor's durable permission to take over, or for a

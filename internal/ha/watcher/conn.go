@@ -33,9 +33,10 @@ func (r role) String() string {
 }
 
 type out struct {
-	typ uint16
-	id  uint64
-	b   []byte
+	typ   uint16
+	id    uint64
+	b     []byte
+	until time.Time // not to be written from then on; zero: always
 }
 
 // conn is one connection after its hello.
@@ -53,6 +54,8 @@ type conn struct {
 	once    sync.Once
 	done    chan struct{}
 	up      bool // the loop has taken it
+	// late is told the id of an order that was not written in time.
+	late func(id uint64)
 }
 
 func newConn(nc net.Conn, clk clock.Clock) *conn {
@@ -73,11 +76,26 @@ func (c *conn) sendRaw(typ uint16, id uint64, b []byte, droppable bool) {
 	if droppable && len(c.q) > queueLen/2 {
 		return
 	}
+	c.enqueue(out{typ: typ, id: id, b: b})
+}
+
+func (c *conn) enqueue(o out) {
 	select {
-	case c.q <- out{typ, id, b}:
+	case c.q <- o:
 	default:
 		c.close()
 	}
+}
+
+// order sends an order that must not be written later than until: this process
+// may be stopped at any moment, and what was decided before is wrong afterwards.
+func (c *conn) order(typ uint16, id uint64, v any, until time.Time) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		c.close()
+		return
+	}
+	c.enqueue(out{typ: typ, id: id, b: b, until: until})
 }
 
 func (c *conn) send(typ uint16, id uint64, v any) {
@@ -103,6 +121,10 @@ func (c *conn) writeLoop(ctx context.Context) {
 	for {
 		select {
 		case o := <-c.q:
+			if now := c.clk.Now(); !o.until.IsZero() && (!now.Before(o.until) || !now.Round(0).Before(o.until.Round(0))) {
+				c.late(o.id)
+				continue
+			}
 			_ = c.nc.SetWriteDeadline(c.clk.Now().Add(30 * time.Second))
 			if c.w.Write(o.typ, o.id, o.b) != nil {
 				return

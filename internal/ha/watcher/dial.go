@@ -293,6 +293,9 @@ func (g *Guard) take(c *conn) {
 			g.drop(g.inst)
 		}
 		g.inst = c
+		c.late = func(id uint64) {
+			g.post(fsm.InstReply{Req: id, Err: "this watcher stood still before it could give the order"})
+		}
 	case roleWatcher:
 		if old := g.remotes[c.name]; old != nil {
 			g.drop(old)

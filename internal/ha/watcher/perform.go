@@ -17,7 +17,7 @@ func (g *Guard) perform(a fsm.Action) {
 			g.later(fsm.InstReply{Req: e.Req, Err: "the connection to the instance is down"})
 			return
 		}
-		g.inst.send(proto.TypeInstCmd, e.Req, e.Cmd)
+		g.inst.order(proto.TypeInstCmd, e.Req, e.Cmd, g.stepped.Add(g.state.Cfg.ErrorTime))
 	case fsm.TellRemote:
 		c := g.remotes[e.Inst]
 		if c == nil {

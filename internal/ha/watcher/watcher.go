@@ -81,6 +81,8 @@ type Guard struct {
 	wg    sync.WaitGroup
 	state fsm.State
 	seq   uint64
+	// stepped is when the decision was made whose actions are being performed.
+	stepped time.Time
 
 	nextConn uint64
 	conns    map[uint64]*conn
@@ -248,7 +250,8 @@ func (g *Guard) Snapshot(ctx context.Context) (Snapshot, error) {
 // step applies an event and performs what follows.
 func (g *Guard) step(ev fsm.Event) {
 	var acts []fsm.Action
-	g.state, acts = fsm.Step(g.state, ev, g.deps.Clock.Now())
+	g.stepped = g.deps.Clock.Now()
+	g.state, acts = fsm.Step(g.state, ev, g.stepped)
 	for _, a := range acts {
 		g.perform(a)
 	}

@@ -440,3 +440,81 @@ func TestNoValidWhileThePackageIsWritten(t *testing.T) {
 		})
 	}
 }
+
+// TestInvalidIsToldFirst: while a standby has not been told that its archive is
+// Invalid, no commit is acknowledged without it: it could take over without that
+// commit, or beside this primary (G1, G3).
+func TestInvalidIsToldFirst(t *testing.T) {
+	for name, must := range map[string]bool{"as the watcher sets it": false, "only when told": true} {
+		bubble(t, name, func(t *testing.T) {
+			c := newCluster(t, 1, base.ArchRealtime)
+			a := c.all()
+			c.commit(a)
+			time.Sleep(time.Second)
+			c.net.Mute("A", "B") // what is sent arrives when it is healed
+			set := make(chan error, 1)
+			go func() {
+				if must {
+					set <- a.Ship.Invalidate(t.Context(), "B")
+				} else {
+					set <- a.Ship.SetState(t.Context(), "B", base.ArchInvalid)
+				}
+			}()
+			time.Sleep(100 * time.Millisecond)
+			acked := make(chan error, 1)
+			go func() {
+				_, err := a.Commit(context.Background(), a.Ship, 10)
+				acked <- err
+			}()
+			time.Sleep(400 * time.Millisecond)
+			select {
+			case err := <-acked:
+				t.Fatalf("acknowledged (%v) while the standby believes to have everything: %+v", err, c.up["B"].Recv.Info().Claim)
+			default:
+			}
+			c.net.Heal("A", "B")
+			if err := errors.Join(<-set, <-acked); err != nil {
+				t.Fatal(err)
+			}
+			if c.up["B"].Recv.Info().Claim.Valid || state(a, "B").State != base.ArchInvalid || c.up["B"].Recv.Info().Keep == a.LogEnd() {
+				t.Fatalf("claim %+v, archive %+v", c.up["B"].Recv.Info().Claim, state(a, "B"))
+			}
+		})
+	}
+}
+
+// TestNotToldStaysValid: a standby that cannot be told keeps its Valid archive,
+// and with it everything that is acknowledged.
+func TestNotToldStaysValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, base.ArchRealtime)
+		a := c.all()
+		c.commit(a)
+		time.Sleep(time.Second)
+		c.net.Mute("A", "B")
+		start := time.Now()
+		if err := a.Ship.Invalidate(t.Context(), "B"); err == nil || !strings.Contains(err.Error(), "could not be told") {
+			t.Fatalf("error %v", err)
+		}
+		if d := time.Since(start); d > 1100*time.Millisecond {
+			t.Fatalf("took %v", d)
+		}
+		if s := state(a, "B"); s.State != base.ArchValid {
+			t.Fatalf("archive %+v", s)
+		}
+		c.net.Heal("A", "B")
+		time.Sleep(time.Second)
+		c.commit(a)
+		c.has("B", a)
+		if i := c.up["B"].Recv.Info(); !i.Claim.Valid {
+			t.Fatalf("the standby has lost its claim: %+v", i.Claim)
+		}
+		if err := a.Ship.Invalidate(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		c.net.Mute("A", "B")
+		if err := a.Ship.Invalidate(t.Context(), "B"); err != nil {
+			t.Fatalf("Invalid already: %v", err)
+		}
+	})
+}

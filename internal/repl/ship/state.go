@@ -124,6 +124,12 @@ func (s *Shipper) settleValid(t *target) error {
 	if info.Mode != base.ModeStandby || info.Status != base.StatusOpen {
 		return nil // PeerIdentity tells when it opens
 	}
+	select { // no Invalid may be said before our Valid and take effect behind it
+	case t.send <- struct{}{}:
+		defer func() { <-t.send }()
+	case <-ctx.Done():
+		return nil
+	}
 	if !t.valid() {
 		return nil
 	}
@@ -251,21 +257,25 @@ func (s *Shipper) say(ctx context.Context, t *target, st base.ArchState) (mal.St
 }
 
 // sayInvalid tells a standby that its archive is Invalid, if that is so and as
-// far as it can be told within ClaimTimeout. Holding t.send meanwhile, no
-// package that says Valid can be written behind it.
+// far as it can be told within ClaimTimeout.
 func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ClaimTimeout)
+	defer cancel()
 	select {
 	case t.send <- struct{}{}:
 	case <-ctx.Done():
-		cancel()
 		return
 	}
-	if t.valid() || s.ctx.Err() != nil {
-		cancel()
-		<-t.send
-		return
+	defer func() { <-t.send }()
+	if !t.valid() && s.ctx.Err() == nil {
+		_ = s.tellInvalid(ctx, t)
 	}
+}
+
+// tellInvalid takes the claim to take over from a standby. The caller holds
+// t.send, so that no package that says Valid is written behind it.
+func (s *Shipper) tellInvalid(ctx context.Context, t *target) error {
+	ctx, cancel := context.WithCancel(ctx)
 	told := make(chan error, 1)
 	s.wg.Go(func() { // a write to a peer that does not read blocks, whatever ctx says
 		defer cancel()
@@ -281,7 +291,7 @@ func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
 	if err != nil {
 		s.cfg.Log.Warn("standby not told that its archive is Invalid", "peer", t.Inst, "err", err)
 	}
-	<-t.send
+	return err
 }
 
 // Probe asks a standby what it has and forgets the answer: an error says that
@@ -303,6 +313,10 @@ func (s *Shipper) Probe(ctx context.Context, inst string) error {
 // suspended or mounted and the standby has exactly what the own log has (manual
 // 3.1.9). Either is idempotent.
 func (s *Shipper) SetState(ctx context.Context, inst string, st base.ArchState) error {
+	return s.setState(ctx, inst, st, false)
+}
+
+func (s *Shipper) setState(ctx context.Context, inst string, st base.ArchState, must bool) error {
 	if st != base.ArchValid && st != base.ArchInvalid {
 		return base.Errorf(standby.CodeState, "archive state %v cannot be set", st)
 	}
@@ -317,7 +331,7 @@ func (s *Shipper) SetState(ctx context.Context, inst string, st base.ArchState) 
 	for _, t := range todo {
 		var err error
 		if st == base.ArchInvalid {
-			s.invalidate(ctx, t)
+			err = s.invalidate(ctx, t, must)
 		} else {
 			err = s.validate(ctx, t)
 		}
@@ -329,20 +343,40 @@ func (s *Shipper) SetState(ctx context.Context, inst string, st base.ArchState) 
 	return nil
 }
 
-func (s *Shipper) invalidate(ctx context.Context, t *target) {
-	// Packages that follow skip the target; one under way is waited for until
-	// the standby has been told, so that no commit is acknowledged without it
-	// while it still believes to have everything.
-	t.mu.Lock()
-	t.state = base.ArchInvalid
-	t.mu.Unlock()
+// Invalidate makes the archive to inst, "" for all of them, Invalid, but only
+// when the standby has been told so that it does not take over on the word that
+// its archive is Valid (G1, G3). Otherwise it is an error and the archive stays
+// as it was.
+func (s *Shipper) Invalidate(ctx context.Context, inst string) error {
+	return s.setState(ctx, inst, base.ArchInvalid, true)
+}
+
+// invalidate tells the standby before the state takes effect: until it knows,
+// packages wait at t.send, so no commit is acknowledged without it while it
+// still believes to have everything. With must it is an error when it cannot be
+// told.
+func (s *Shipper) invalidate(ctx context.Context, t *target, must bool) error {
 	if s.cfg.Engine.Mode() == base.ModePrimary {
-		s.sayInvalid(ctx, t)
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.ClaimTimeout)
+		defer cancel()
+		var err error
+		select {
+		case t.send <- struct{}{}:
+			defer func() { <-t.send }()
+			err = s.tellInvalid(ctx, t)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil && must && t.valid() {
+			s.recheck(t.Inst) // it may have been told, only its answer is missing
+			return base.Errorf(mal.CodeLost, "the standby could not be told, so it might still take over: %v", err)
+		}
 	}
 	t.mu.Lock()
 	t.setInvalid()
 	t.sendFailed, t.lastError = false, ""
 	t.mu.Unlock()
+	return nil
 }
 
 func (s *Shipper) validate(ctx context.Context, t *target) error {
