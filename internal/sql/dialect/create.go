@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"datawatch/internal/sql/value"
 )
 
 // CREATE TABLE, CREATE INDEX and ALTER TABLE: SQLite keeps declared types but
@@ -12,10 +14,10 @@ import (
 
 // createTable rewrites a CREATE TABLE; refused is the feature that is not
 // supported.
-func (st *Statement) createTable(t []token) (refused string) {
+func (st *Statement) createTable(t []token) (refused string, err error) {
 	if i := storageTail(t); i > 0 {
 		if refused := st.dropTail(t, i); refused != "" {
-			return refused
+			return refused, nil
 		}
 	}
 	for i := 1; i < 4 && i < len(t); i++ {
@@ -27,29 +29,29 @@ func (st *Statement) createTable(t []token) (refused string) {
 	if d == nil {
 		for i, x := range t {
 			if x.is("(") && i+1 < len(t) && t[i+1].is("LIKE") || x.is(",") && i+1 < len(t) && t[i+1].is("LIKE") {
-				return "CREATE TABLE ... LIKE"
+				return "CREATE TABLE ... LIKE", nil
 			}
 			if x.is("EXCLUDE") {
-				return "an EXCLUDE constraint"
+				return "an EXCLUDE constraint", nil
 			}
 			if x.in("OF", "PARTITION") && i < 6 && i > 2 {
-				return "CREATE TABLE ... " + x.up
+				return "CREATE TABLE ... " + x.up, nil
 			}
 		}
-		return ""
+		return "", nil
 	}
 	for i := range d.Columns {
 		c := &d.Columns[i]
 		if c.identity > 0 || c.serial {
 			if !d.keyOf(c) {
-				return "an identity or serial column that is not the primary key"
+				return "an identity or serial column that is not the primary key", nil
 			}
 			if c.rest > c.typ && !c.serial {
 				st.edits = append(st.edits, edit{t[c.typ].start, t[c.rest-1].end, "INTEGER"})
 			}
 			if c.identity > 0 {
 				if args := t[c.identity:c.identityEnd]; !plainIdentity(args) {
-					return "an identity column with options other than START 1 and INCREMENT 1"
+					return "an identity column with options other than START 1 and INCREMENT 1", nil
 				}
 				st.edits = append(st.edits, edit{t[c.identity].start, t[c.identityEnd-1].end, ""})
 			}
@@ -60,12 +62,15 @@ func (st *Statement) createTable(t []token) (refused string) {
 			at := t[c.end-1].end
 			st.edits = append(st.edits, edit{at, at, " " + check})
 		}
+		if err := st.defaultOf(t, c); err != nil {
+			return "", err
+		}
 	}
-	return ""
+	return "", nil
 }
 
 // addColumn gives the column of ALTER TABLE ... ADD COLUMN its check.
-func (st *Statement) addColumn(t []token) {
+func (st *Statement) addColumn(t []token) error {
 	i := 2
 	for i < len(t) && !t[i].is("ADD") {
 		i++
@@ -75,11 +80,11 @@ func (st *Statement) addColumn(t []token) {
 	}
 	if i+2 < len(t) && t[i].is("IF") && t[i+2].is("EXISTS") {
 		st.refused = "ALTER TABLE ... ADD COLUMN IF NOT EXISTS"
-		return
+		return nil
 	}
 	d := &TableDef{toks: t, src: st.Text}
 	if i >= len(t) || !d.item(i, len(t)) || len(d.Columns) == 0 {
-		return
+		return nil
 	}
 	for k, depth := i, 0; k < len(t); k++ {
 		if t[k].is("(") {
@@ -88,15 +93,19 @@ func (st *Statement) addColumn(t []token) {
 			depth--
 		} else if depth == 0 && t[k].is(",") {
 			st.refused = "ALTER TABLE with several actions"
-			return
+			return nil
 		}
 	}
 	if c := &d.Columns[0]; c.identity > 0 || c.serial {
 		st.refused = "ALTER TABLE ... ADD COLUMN of an identity column"
-	} else if check := st.typeCheck(c, false); check != "" {
-		at := t[len(t)-1].end
-		st.edits = append(st.edits, edit{at, at, " " + check})
+	} else {
+		if check := st.typeCheck(c, false); check != "" {
+			at := t[len(t)-1].end
+			st.edits = append(st.edits, edit{at, at, " " + check})
+		}
+		return st.defaultOf(t, c)
 	}
+	return nil
 }
 
 // plainIdentity reports whether the options of an identity column are those
@@ -111,39 +120,45 @@ func plainIdentity(t []token) bool {
 }
 
 // typeCheck is the CHECK constraint that enforces a declared type; "" when
-// there is nothing to enforce. The name carries what clients are told.
+// there is nothing to enforce, or SQLite's affinity does it. What nearly every
+// value passes comes first and is SQLite's own and cheap; dw_check decides about
+// the others and words the error.
 func (st *Statement) typeCheck(c *ColumnDef, key bool) string {
 	if c.typ == c.rest {
 		return ""
 	}
 	q := QuoteName(c.Name)
-	check := func(code, cond string) string {
-		return fmt.Sprintf(`CONSTRAINT "%s%s:%s" CHECK (%s)`, TypeChecked, code, FormatType(c.Type), cond)
+	check := func(cond string) string {
+		return fmt.Sprintf(`CONSTRAINT "%stype" CHECK (%s OR %s IS NULL OR dw_check(%d,%d,%s))`, TypeChecked, cond, q, c.Type.OID, c.Type.Mod, q)
 	}
+	whole := q + " = " + q + "|0"
 	switch c.Type.OID {
 	case Int2:
-		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null') AND coalesce(%s, 0) BETWEEN -32768 AND 32767", q, q))
+		return check(q + " BETWEEN -32768 AND 32767 AND " + whole)
 	case Int4:
-		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null') AND coalesce(%s, 0) BETWEEN -2147483648 AND 2147483647", q, q))
+		return check(q + " BETWEEN -2147483648 AND 2147483647 AND " + whole)
 	case Int8:
 		if key && strings.EqualFold(c.Decl, "INTEGER") { // the row number: SQLite checks it
 			return ""
 		}
-		return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'null')", q))
+		return check(whole)
 	case VarChar, BPChar:
 		if c.Type.Mod > 4 {
-			return check("22001", fmt.Sprintf("length(%s) <= %d", q, c.Type.Mod-4))
+			return check(fmt.Sprintf("length(%s) <= %d", q, c.Type.Mod-4))
 		}
 	case Numeric:
-		if c.Type.Mod > 4 {
-			p, s := int(c.Type.Mod-4)>>16, int(c.Type.Mod-4)&0xffff
-			return check("22003", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null') AND abs(coalesce(%s, 0)) < 1e%d", q, q, p-s))
+		if p, s, ok := value.Type(c.Type).Decimal(); ok {
+			return check(fmt.Sprintf("%s > -1e%d AND %s < 1e%d", q, p-s, q, p-s))
 		}
-		return check("22P02", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null')", q))
+		return check(q + " <= 9e999")
 	case Float4, Float8:
-		return check("22P02", fmt.Sprintf("typeof(%s) IN ('integer', 'real', 'null')", q))
+		return check(q + " <= 9e999")
 	case Bool:
-		return check("22P02", fmt.Sprintf("coalesce(%s, 0) IN (0, 1)", q))
+		return check(q + " IN (0, 1)")
+	case Date, Time, Timestamp, TimestampTZ, UUID:
+		return fmt.Sprintf(`CONSTRAINT "%stype" CHECK (dw_check(%d,-1,%s))`, TypeChecked, c.Type.OID, q)
+	case JSON, JSONB:
+		return check("json_valid(" + q + ")")
 	}
 	return ""
 }

@@ -88,6 +88,8 @@ type Statement struct {
 	Rows      bool   // INSERT, UPDATE ...: the tag ends with a count
 	toks      []token
 	edits     []edit
+	sorted    []edit // as SQL was made of them
+	late      []edit // that go around others at the same place
 	casts     map[int]cast
 	refused   string // found while rewriting: the feature that is not supported
 }

@@ -158,12 +158,17 @@ func (st *Statement) rewrite() error {
 		t = st.forUpdate(t)
 	}
 	create := t[0].in("CREATE", "ALTER")
+	var err error
 	switch st.Tag {
 	case "CREATE TABLE", "CREATE UNLOGGED":
 		st.Tag = "CREATE TABLE"
-		st.refused = st.createTable(t)
+		if st.refused, err = st.createTable(t); err != nil {
+			return err
+		}
 	case "ALTER TABLE":
-		st.addColumn(t)
+		if err := st.addColumn(t); err != nil {
+			return err
+		}
 	case "CREATE INDEX":
 		if i := storageTail(t); i > 0 {
 			st.refused = st.dropTail(t, i)
@@ -213,15 +218,12 @@ func (st *Statement) rewrite() error {
 			st.replace(x, "")
 		case create && x.in("SERIAL", "BIGSERIAL", "SERIAL4", "SERIAL8", "SMALLSERIAL", "SERIAL2") && i > 0 && t[i-1].isName():
 			st.replace(x, "INTEGER")
-		case create && x.is("DEFAULT") && i+2 < len(t) && t[i+1].kind == tIdent && t[i+2].is("("):
-			if end := closing(t, i+2); end > 0 {
-				st.edits = append(st.edits, edit{t[i+1].start, t[i+1].start, "("}, edit{t[end].end, t[end].end, ")"})
-			}
 		case create && x.is("USING") && next("BTREE"):
 			st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})
 			i++
 		}
 	}
+	st.edits = append(st.edits, st.late...)
 	st.apply()
 	return nil
 }
@@ -390,9 +392,10 @@ func (st *Statement) apply() {
 		st.SQL = st.Text
 		return
 	}
-	slices.Reverse(st.edits) // of insertions at one place the later ones are outside
-	sort.SliceStable(st.edits, func(i, j int) bool {
-		a, b := st.edits[i], st.edits[j]
+	st.sorted = slices.Clone(st.edits)
+	slices.Reverse(st.sorted) // of insertions at one place the later ones are outside
+	sort.SliceStable(st.sorted, func(i, j int) bool {
+		a, b := st.sorted[i], st.sorted[j]
 		if a.start != b.start {
 			return a.start < b.start
 		}
@@ -400,7 +403,7 @@ func (st *Statement) apply() {
 	})
 	var b strings.Builder
 	at := 0
-	for _, e := range st.edits {
+	for _, e := range st.sorted {
 		if e.start < at { // inside something already replaced
 			continue
 		}
@@ -415,7 +418,7 @@ func (st *Statement) apply() {
 // Offset maps an offset in SQL to one in Text.
 func (st *Statement) Offset(n int) int {
 	at, out := 0, 0 // positions in Text and in SQL
-	for _, e := range st.edits {
+	for _, e := range st.sorted {
 		if e.start < at {
 			continue
 		}

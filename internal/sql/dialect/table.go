@@ -37,7 +37,7 @@ type ConstraintDef struct {
 }
 
 // TypeChecked begins the names of the CHECK constraints that stand for a
-// declared type: "dw:SQLSTATE:type".
+// declared type.
 const TypeChecked = "dw:"
 
 var startsConstraint = map[string]bool{"CONSTRAINT": true, "PRIMARY": true, "NOT": true, "NULL": true, "UNIQUE": true, "CHECK": true,

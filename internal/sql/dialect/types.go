@@ -1,15 +1,15 @@
 package dialect
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
+
+	"datawatch/internal/sql/value"
 )
 
 // Type is a PostgreSQL type by its number, with its modifier (-1: none).
-type Type struct {
-	OID uint32
-	Mod int32
-}
+type Type value.Type
 
 // Numbers of PostgreSQL's types.
 const (
@@ -182,18 +182,12 @@ func parseType(t []token, i int) (typ Type, next int) {
 // wrap returns what to write before and after an operand to cast it.
 func (t Type) wrap() (open, shut string) {
 	switch t.OID {
-	case Bool:
-		return "dw_bool(", ")"
-	case Bytea:
-		return "dw_bytea(", ")"
-	case Date:
-		return "date(", ")"
-	case Int2, Int4, Int8:
-		return "CAST(", " AS INTEGER)"
-	case Float4, Float8:
-		return "CAST(", " AS REAL)"
-	case Numeric:
-		return "CAST(", " AS NUMERIC)"
+	case Bool, Bytea, Date, Time, Timestamp, TimestampTZ, UUID, JSON, JSONB, Int2, Int4, Int8, Float4, Float8, Numeric:
+		return fmt.Sprintf("dw_cast(%d,%d,", t.OID, t.Mod), ")"
+	case VarChar, BPChar:
+		if t.Mod > 4 {
+			return fmt.Sprintf("dw_cast(%d,%d,", t.OID, t.Mod), ")"
+		}
 	case OIDType:
 		return "(", ")"
 	case RegClass:

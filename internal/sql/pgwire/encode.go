@@ -10,47 +10,34 @@ import (
 	"unicode/utf8"
 
 	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/value"
 )
 
 // Type numbers of PostgreSQL.
 const (
-	oidBool        = 16
-	oidBytea       = 17
-	oidChar        = 18
-	oidName        = 19
-	oidInt8        = 20
-	oidInt2        = 21
-	oidInt4        = 23
-	oidText        = 25
-	oidOID         = 26
-	oidJSON        = 114
-	oidFloat4      = 700
-	oidFloat8      = 701
-	oidUnknown     = 705
-	oidBPChar      = 1042
-	oidVarchar     = 1043
-	oidDate        = 1082
-	oidTime        = 1083
-	oidTimestamp   = 1114
-	oidTimestamptz = 1184
-	oidNumeric     = 1700
-	oidUUID        = 2950
-	oidJSONB       = 3802
+	oidBool        = value.Bool
+	oidBytea       = value.Bytea
+	oidChar        = value.Char
+	oidName        = value.Name
+	oidInt8        = value.Int8
+	oidInt2        = value.Int2
+	oidInt4        = value.Int4
+	oidText        = value.Text
+	oidOID         = value.OID
+	oidJSON        = value.JSON
+	oidFloat4      = value.Float4
+	oidFloat8      = value.Float8
+	oidUnknown     = value.Unknown
+	oidBPChar      = value.BPChar
+	oidVarchar     = value.VarChar
+	oidDate        = value.Date
+	oidTime        = value.Time
+	oidTimestamp   = value.Timestamp
+	oidTimestamptz = value.TimestampTZ
+	oidNumeric     = value.Numeric
+	oidUUID        = value.UUID
+	oidJSONB       = value.JSONB
 )
-
-var typeNames = map[uint32]string{
-	oidBool: "boolean", oidBytea: "bytea", oidChar: "\"char\"", oidName: "name", oidInt8: "bigint", oidInt2: "smallint",
-	oidInt4: "integer", oidText: "text", oidOID: "oid", oidJSON: "json", oidFloat4: "real", oidFloat8: "double precision",
-	oidUnknown: "unknown", oidBPChar: "character", oidVarchar: "character varying", oidDate: "date", oidTime: "time",
-	oidTimestamp: "timestamp", oidTimestamptz: "timestamp with time zone", oidNumeric: "numeric", oidUUID: "uuid", oidJSONB: "jsonb",
-}
-
-func typeName(oid uint32) string {
-	if n, ok := typeNames[oid]; ok {
-		return n
-	}
-	return "type " + strconv.FormatUint(uint64(oid), 10)
-}
 
 // appendValue appends column i of the row, which is not null, in the wire
 // form of the column's type. SQLite's types belong to values, not to columns:
@@ -97,7 +84,7 @@ func appendText(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) []byte {
 		switch {
 		case col.OID == oidBytea:
 		case col.OID == oidUUID && len(v) == 16:
-			return appendUUID(b, v)
+			return value.AppendUUID(b, v)
 		case utf8.Valid(v):
 			return append(b, v...)
 		}
@@ -106,51 +93,37 @@ func appendText(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) []byte {
 	v := r.Bytes(i)
 	switch col.OID {
 	case oidBool:
-		if t, ok := parseBool(v); ok {
+		if t, ok := value.ParseBool(v); ok {
 			if t {
 				return append(b, 't')
 			}
 			return append(b, 'f')
 		}
 	case oidBytea:
-		if isHexBytea(v) { // a literal in PostgreSQL's notation, stored as it was written
+		if value.IsHexBytea(v) { // a literal in PostgreSQL's notation, stored as it was written
 			return append(b, v...)
 		}
 		return hex.AppendEncode(append(b, '\\', 'x'), v)
 	case oidDate:
 		if len(v) > len("2006-01-02") { // a date written with a time of day
-			if t, ok := parseTimestamp(v); ok && t.inf == 0 && t.hasDate && t.hasTime {
-				return appendDate(b, t.days)
+			if t, ok := value.ParseStamp(v); ok && t.Inf == 0 && t.HasDate && t.HasTime {
+				return value.AppendDate(b, t.Days)
 			}
 		}
 	case oidTimestamp:
 		// A literal with a zone: PostgreSQL drops the zone of a timestamp
 		// without one.
-		if t, ok := parseTimestamp(v); ok && t.zoned && t.hasDate && t.hasTime {
+		if t, ok := value.ParseStamp(v); ok && t.Zoned && t.HasDate && t.HasTime {
 			if i := bytes.IndexAny(v[min(len(v), 10):], "Z+-"); i > 0 {
 				v = bytes.TrimRight(v[:10+i], " ")
 			}
 		}
 	case oidTimestamptz:
-		if t, ok := parseTimestamp(v); ok && !t.zoned && t.inf == 0 {
+		if t, ok := value.ParseStamp(v); ok && !t.Zoned && t.Inf == 0 {
 			return append(append(b, v...), "+00"...)
 		}
 	}
 	return append(b, v...)
-}
-
-// isHexBytea tells whether text is bytes in PostgreSQL's hex notation: such a
-// literal reaches a bytea column as text.
-func isHexBytea(v []byte) bool {
-	if len(v)%2 != 0 || len(v) < 2 || v[0] != '\\' || v[1] != 'x' {
-		return false
-	}
-	for _, c := range v[2:] {
-		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
-			return false
-		}
-	}
-	return true
 }
 
 // scale is the number of decimals a numeric column declares, or -1.
@@ -215,7 +188,7 @@ func misfit(r sqlapi.Row, i int, col *sqlapi.Column) error {
 	if r.Kind(i) == sqlapi.Integer || r.Kind(i) == sqlapi.Float {
 		code = "22003"
 	}
-	return &sqlapi.Error{Code: code, Message: fmt.Sprintf("value %q of column %q is not a valid %s", v, col.Name, typeName(col.OID)),
+	return &sqlapi.Error{Code: code, Message: fmt.Sprintf("value %q of column %q is not a valid %s", v, col.Name, value.TypeName(col.OID)),
 		Hint: "Columns are not bound to their declared type; ask for the text format, or cast the value."}
 }
 
@@ -252,7 +225,7 @@ func appendBinary(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) ([]byte, er
 		case sqlapi.Integer:
 			return append(b, b2i(r.Int64(i) != 0)), nil
 		case sqlapi.Text:
-			if t, ok := parseBool(r.Bytes(i)); ok {
+			if t, ok := value.ParseBool(r.Bytes(i)); ok {
 				return append(b, b2i(t)), nil
 			}
 		}
@@ -260,7 +233,7 @@ func appendBinary(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) ([]byte, er
 	case oidBytea:
 		v := r.Bytes(i)
 		switch {
-		case kind == sqlapi.Text && isHexBytea(v):
+		case kind == sqlapi.Text && value.IsHexBytea(v):
 			at := len(b)
 			b = append(b, make([]byte, len(v)/2-1)...)
 			_, err := hex.Decode(b[at:], v[2:])
@@ -290,7 +263,7 @@ func appendBinary(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) ([]byte, er
 			return append(b, v...), nil
 		}
 		if kind == sqlapi.Text {
-			if u, ok := parseUUID(v); ok {
+			if u, ok := value.ParseUUID(v); ok {
 				return append(b, u[:]...), nil
 			}
 		}
@@ -300,7 +273,7 @@ func appendBinary(b []byte, r sqlapi.Row, i int, col *sqlapi.Column) ([]byte, er
 	case oidText, oidVarchar, oidBPChar, oidName, oidUnknown, oidChar, oidJSON:
 		return appendText(b, r, i, col), nil
 	}
-	return b, sqlErr("0A000", fmt.Sprintf("no binary format for column %q of %s", col.Name, typeName(col.OID)))
+	return b, sqlErr("0A000", fmt.Sprintf("no binary format for column %q of %s", col.Name, value.TypeName(col.OID)))
 }
 
 func b2i(v bool) byte {
@@ -335,16 +308,4 @@ func floatValue(r sqlapi.Row, i int, kind sqlapi.Kind) (float64, bool) {
 		return v, err == nil
 	}
 	return 0, false
-}
-
-// appendUUID writes 16 bytes in the usual form.
-func appendUUID(b, v []byte) []byte {
-	for i, n := range [...]int{4, 2, 2, 2, 6} {
-		if i > 0 {
-			b = append(b, '-')
-		}
-		b = hex.AppendEncode(b, v[:n])
-		v = v[n:]
-	}
-	return b
 }

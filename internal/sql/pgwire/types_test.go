@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"datawatch/internal/sql/value"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -80,10 +81,10 @@ func TestParametersFromText(t *testing.T) {
 		got, _, err := decodeValue(nil, tc.oid, 0, []byte(tc.in))
 		if err != nil || tc.code != "" {
 			if err == nil || asError(err).Code != tc.code {
-				t.Errorf("%s %q: error %v, want %q", typeName(tc.oid), tc.in, err, tc.code)
+				t.Errorf("%s %q: error %v, want %q", value.TypeName(tc.oid), tc.in, err, tc.code)
 			}
 		} else if !same(got, tc.want) {
-			t.Errorf("%s %q: got %+v %q, want %+v %q", typeName(tc.oid), tc.in, got, got.Bytes, tc.want, tc.want.Bytes)
+			t.Errorf("%s %q: got %+v %q, want %+v %q", value.TypeName(tc.oid), tc.in, got, got.Bytes, tc.want, tc.want.Bytes)
 		}
 	}
 }
@@ -114,7 +115,7 @@ func TestResultsAsText(t *testing.T) {
 	} {
 		got, err := appendValue(nil, fakeRow{tc.in}, 0, &sqlapi.Column{OID: tc.oid, TypeMod: tc.mod}, 0)
 		if err != nil || string(got) != tc.want {
-			t.Errorf("%s of %+v: %q %v, want %q", typeName(tc.oid), tc.in, got, err, tc.want)
+			t.Errorf("%s of %+v: %q %v, want %q", value.TypeName(tc.oid), tc.in, got, err, tc.want)
 		}
 	}
 }
@@ -143,7 +144,7 @@ func TestBinaryAgainstPGX(t *testing.T) {
 	} {
 		b, err := appendValue(nil, fakeRow{tc.in}, 0, &sqlapi.Column{OID: tc.oid, TypeMod: -1}, 1)
 		if err != nil {
-			t.Errorf("%s of %+v: %v", typeName(tc.oid), tc.in, err)
+			t.Errorf("%s of %+v: %v", value.TypeName(tc.oid), tc.in, err)
 			continue
 		}
 		typ, ok := m.TypeForOID(tc.oid)
@@ -152,34 +153,34 @@ func TestBinaryAgainstPGX(t *testing.T) {
 		}
 		v, err := typ.Codec.DecodeValue(m, tc.oid, pgtype.BinaryFormatCode, b)
 		if err != nil {
-			t.Errorf("pgx cannot read %s of %+v (% x): %v", typeName(tc.oid), tc.in, b, err)
+			t.Errorf("pgx cannot read %s of %+v (% x): %v", value.TypeName(tc.oid), tc.in, b, err)
 			continue
 		}
 		w, err := typ.Codec.DecodeValue(m, tc.oid, pgtype.TextFormatCode, []byte(tc.want.(string)))
 		if err != nil {
-			t.Fatalf("%s %q: %v", typeName(tc.oid), tc.want, err)
+			t.Fatalf("%s %q: %v", value.TypeName(tc.oid), tc.want, err)
 		}
 		vb, err1 := m.Encode(tc.oid, pgtype.BinaryFormatCode, v, nil)
 		wb, err2 := m.Encode(tc.oid, pgtype.BinaryFormatCode, w, nil)
 		if err1 != nil || err2 != nil || string(vb) != string(wb) {
-			t.Errorf("%s of %+v is %v, want %v (%v %v)", typeName(tc.oid), tc.in, v, w, err1, err2)
+			t.Errorf("%s of %+v is %v, want %v (%v %v)", value.TypeName(tc.oid), tc.in, v, w, err1, err2)
 		}
 		// And back: what pgx sends for that value is read as an equal value.
 		back, _, err := decodeValue(nil, tc.oid, 1, wb)
 		if err != nil {
-			t.Errorf("%s: cannot read pgx's % x: %v", typeName(tc.oid), wb, err)
+			t.Errorf("%s: cannot read pgx's % x: %v", value.TypeName(tc.oid), wb, err)
 			continue
 		}
 		again, err := appendValue(nil, fakeRow{back}, 0, &sqlapi.Column{OID: tc.oid, TypeMod: -1}, 1)
 		if err != nil {
-			t.Errorf("%s: %+v: %v", typeName(tc.oid), back, err)
+			t.Errorf("%s: %+v: %v", value.TypeName(tc.oid), back, err)
 			continue
 		}
 		if x, err := typ.Codec.DecodeValue(m, tc.oid, pgtype.BinaryFormatCode, again); err != nil {
 			t.Error(err)
 		} else if tc.oid != oidNumeric {
 			if xb, _ := m.Encode(tc.oid, pgtype.BinaryFormatCode, x, nil); string(xb) != string(wb) {
-				t.Errorf("%s: % x came back as % x", typeName(tc.oid), wb, xb)
+				t.Errorf("%s: % x came back as % x", value.TypeName(tc.oid), wb, xb)
 			}
 		}
 	}
@@ -197,12 +198,12 @@ func TestBinaryMisfits(t *testing.T) {
 	} {
 		_, err := appendValue(nil, fakeRow{tc.in}, 0, &sqlapi.Column{Name: "c", OID: tc.oid, TypeMod: -1}, 1)
 		if err == nil || asError(err).Code != tc.code {
-			t.Errorf("%s of %+v: %v, want %s", typeName(tc.oid), tc.in, err, tc.code)
+			t.Errorf("%s of %+v: %v, want %s", value.TypeName(tc.oid), tc.in, err, tc.code)
 		}
 	}
 	for oid, raw := range map[uint32]string{oidInt4: "abc", oidBool: "", oidUUID: "x", oidNumeric: "\x00\x01\x00\x00\x00\x00\x00\x00", oidJSONB: "\x02{}", oidTime: "\xff\xff\xff\xff\xff\xff\xff\xff"} {
 		if _, _, err := decodeValue(nil, oid, 1, []byte(raw)); err == nil || asError(err).Code != "22P03" {
-			t.Errorf("binary %s % x: %v", typeName(oid), raw, err)
+			t.Errorf("binary %s % x: %v", value.TypeName(oid), raw, err)
 		}
 	}
 	if _, _, err := decodeValue(nil, 1007, 1, []byte("x")); asError(err).Code != "22P03" {
@@ -280,7 +281,7 @@ func TestTimestampsAgainstStdlib(t *testing.T) {
 		}
 		want = want.Add(time.Duration((us%1e6+1e6)%1e6) * time.Microsecond)
 		if us > 9e15 || us < -9e15 { // time.Duration overflows: go by days
-			want = time.Date(2000, 1, 1+int(us/usPerDay), 0, 0, 0, int(0), time.UTC).Add(time.Duration(us%usPerDay) * time.Microsecond)
+			want = time.Date(2000, 1, 1+int(us/value.MicrosPerDay), 0, 0, 0, int(0), time.UTC).Add(time.Duration(us%value.MicrosPerDay) * time.Microsecond)
 		}
 		if !ok || string(got) != want.Format("2006-01-02 15:04:05.999999") {
 			t.Fatalf("%d became %q, want %s", us, got, want.Format("2006-01-02 15:04:05.999999"))
@@ -298,11 +299,11 @@ func FuzzTimeText(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s []byte) {
 		for _, oid := range []uint32{oidDate, oidTime, oidTimestamp, oidTimestamptz} {
-			norm, ok := appendTimeText(nil, oid, s)
+			norm, ok := value.AppendTime(nil, oid, s)
 			if !ok {
 				continue
 			}
-			again, ok := appendTimeText(nil, oid, norm)
+			again, ok := value.AppendTime(nil, oid, norm)
 			if !ok || string(again) != string(norm) {
 				t.Errorf("%q became %q, then %q", s, norm, again)
 			}

@@ -19,10 +19,11 @@ type cache struct {
 
 type parsed struct {
 	*dialect.Statement
-	items []dialect.Item
-	hints map[int]dialect.ParamHint
-	n     int    // largest parameter number
-	shown string // its text without passwords, for V$SESSIONS
+	items  []dialect.Item
+	hints  map[int]dialect.ParamHint
+	places []dialect.Place
+	n      int    // largest parameter number
+	shown  string // its text without passwords, for V$SESSIONS
 
 	took *atomic.Int64 // how long it ran last, as a job, in ns; 0: it has not yet
 }
@@ -56,6 +57,7 @@ func (c *cache) parse(sql string) (*parsed, error) {
 	if st.Kind == dialect.SQL || st.Kind == dialect.Call {
 		p.hints, p.n = st.Params()
 		p.items = st.Items()
+		p.places = st.Places()
 	}
 	if len(sql) > maxCachedSQL || st.Kind == dialect.AlterUser {
 		return p, nil

@@ -41,18 +41,19 @@ const (
 
 // conn is a SQLite connection with its prepared statements.
 type conn struct {
-	b     *Backend
-	kind  connKind
-	db    *sqlite3.Conn
-	file  *sqlitevfs.File
-	h     Handle
-	stmts map[string]*cstmt
-	tick  uint64
-	sess  atomic.Pointer[Session] // who uses it, for functions such as current_user()
-	old   bool
-	ddl   bool   // the schema changed in the transaction under way
-	made  uint32 // schema cookie that the cached statements were made for
-	gen   uint64 // and Backend.schemaGen
+	b      *Backend
+	kind   connKind
+	db     *sqlite3.Conn
+	file   *sqlitevfs.File
+	h      Handle
+	stmts  map[string]*cstmt
+	tick   uint64
+	sess   atomic.Pointer[Session] // who uses it, for functions such as current_user()
+	old    bool
+	tables map[string]*tableInfo // by folded name, see table
+	ddl    bool                  // the schema changed in the transaction under way
+	made   uint32                // schema cookie that the cached statements were made for
+	gen    uint64                // and Backend.schemaGen
 
 	// What the authorizer saw during the last prepare.
 	internal bool // statements of the server itself: nothing is forbidden
@@ -258,6 +259,7 @@ func (c *conn) fresh() {
 
 // flush closes the cached statements that are not in use.
 func (c *conn) flush() {
+	c.tables = nil
 	for k, cs := range c.stmts {
 		delete(c.stmts, k)
 		if cs.cached = false; !cs.busy {

@@ -214,6 +214,9 @@ func (p *Portal) copyIn(next func(context.Context) ([]sqlapi.Value, error)) (int
 	})
 	defer idle.Stop()
 	for n := int64(0); ; {
+		if err := fit(st.targets, row); err != nil {
+			return 0, err
+		}
 		if err := cs.bind(row); err != nil {
 			return 0, err
 		}

@@ -129,6 +129,12 @@ func (s *Session) mapError(err error, st *Stmt) error {
 	if errors.As(err, &se) {
 		return syntaxError(sql, err)
 	}
+	var ve *dialect.ValueError
+	if errors.As(err, &ve) {
+		x := *ve.Err
+		x.Position = utf8.RuneCountInString(sql[:min(ve.Offset, len(sql))]) + 1
+		return &x
+	}
 	if errors.Is(err, sqlite3.INTERRUPT) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		if c := context.Cause(s.ctx); errors.As(c, &e) {
 			return e
@@ -194,6 +200,9 @@ func (s *Session) mapError(err error, st *Stmt) error {
 		return &sqlapi.Error{Code: "42P02", Message: "there is no such parameter"}
 	case sqlite3.AUTH:
 		return &sqlapi.Error{Code: "42501", Message: "permission denied: " + msg}
+	}
+	if e := decoded(msg); e != nil {
+		return e
 	}
 	out := &sqlapi.Error{Code: "42000", Message: msg}
 	for _, r := range rules {
@@ -272,28 +281,7 @@ func constraintError(x sqlite3.ExtendedErrorCode, msg string) *sqlapi.Error {
 	case "23503":
 		return &sqlapi.Error{Code: code, Message: "the statement violates a foreign key constraint"}
 	case "23514":
-		if e := typeError(what); e != nil {
-			return e
-		}
 		return &sqlapi.Error{Code: code, Message: "new row violates check constraint " + what}
 	}
 	return &sqlapi.Error{Code: code, Message: msg}
-}
-
-// typeError is what the CHECK constraint of a declared type says
-// (dialect.TypeChecked): a value that is too long, too large or of another type.
-func typeError(constraint string) *sqlapi.Error {
-	code, typ, ok := strings.Cut(strings.TrimPrefix(constraint, dialect.TypeChecked), ":")
-	if !ok || !strings.HasPrefix(constraint, dialect.TypeChecked) {
-		return nil
-	}
-	switch {
-	case code == "22001":
-		return &sqlapi.Error{Code: code, Message: "value too long for type " + typ}
-	case code == "22P02":
-		return &sqlapi.Error{Code: code, Message: "invalid input syntax for type " + typ}
-	case strings.HasPrefix(typ, "numeric"):
-		return &sqlapi.Error{Code: code, Message: "numeric field overflow", Detail: "The column is of type " + typ + "."}
-	}
-	return &sqlapi.Error{Code: code, Message: typ + " out of range", Detail: "The value is not a whole number in the range of the column's type."}
 }

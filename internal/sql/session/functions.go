@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -12,7 +11,7 @@ import (
 
 // timeLayout is how times are stored and shown; it sorts, and SQLite's date
 // functions and CURRENT_TIMESTAMP use the same form.
-const timeLayout = "2006-01-02 15:04:05.000000"
+const timeLayout = "2006-01-02 15:04:05.999999"
 
 // versionText is what version() answers: drivers look for the first two words.
 const versionText = "PostgreSQL " + serverVersion + " (Datawatch, on SQLite)"
@@ -77,7 +76,7 @@ func (c *conn) functions() error {
 			h := hex.EncodeToString(u[:])
 			ctx.ResultText(h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:])
 		}},
-		{"dw_bool", 1, det, castBool}, {"dw_bytea", 1, det, castBytea},
+		{"dw_assign", 3, det, sqlFunction(assign)}, {"dw_check", 3, det, sqlFunction(checkType)}, {"dw_cast", 3, det, sqlFunction(castTo)},
 	} {
 		if err := c.db.CreateFunction(d.name, d.n, d.flag, d.fn); err != nil {
 			return fmt.Errorf("register function %s: %w", d.name, err)
@@ -128,44 +127,5 @@ func (c *conn) sleep(ctx sqlite3.Context, a ...sqlite3.Value) {
 		ctx.ResultText("")
 	case <-c.db.GetInterrupt().Done():
 		ctx.ResultError(sqlite3.INTERRUPT)
-	}
-}
-
-// castBool is ::bool.
-func castBool(ctx sqlite3.Context, a ...sqlite3.Value) {
-	switch v := a[0]; v.Type() {
-	case sqlite3.NULL:
-		ctx.ResultNull()
-	case sqlite3.INTEGER, sqlite3.FLOAT:
-		ctx.ResultBool(v.Float() != 0)
-	default:
-		b, err := boolean(strings.TrimSpace(v.Text()))
-		if err != nil {
-			ctx.ResultError(functionError{fmt.Sprintf("invalid input syntax for type boolean: %q", v.Text())})
-			return
-		}
-		ctx.ResultBool(b == "on")
-	}
-}
-
-// castBytea is ::bytea: \x and hexadecimal digits, or the bytes themselves.
-func castBytea(ctx sqlite3.Context, a ...sqlite3.Value) {
-	switch v := a[0]; v.Type() {
-	case sqlite3.NULL:
-		ctx.ResultNull()
-	case sqlite3.BLOB:
-		ctx.ResultValue(v)
-	default:
-		t := v.Text()
-		if strings.HasPrefix(t, `\x`) {
-			b, err := hex.DecodeString(t[2:])
-			if err != nil {
-				ctx.ResultError(functionError{"invalid hexadecimal data"})
-				return
-			}
-			ctx.ResultBlob(b)
-			return
-		}
-		ctx.ResultBlob([]byte(t))
 	}
 }

@@ -253,5 +253,5 @@ func dateTrunc(unit, value string) (string, error) {
 	default:
 		return "", fmt.Errorf("unit %q is not recognized for type timestamp", unit)
 	}
-	return t.Format("2006-01-02 15:04:05.999999"), nil
+	return t.Format(timeLayout), nil
 }

@@ -8,6 +8,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/value"
 )
 
 // Stmt implements sqlapi.Stmt. It holds no connection.
@@ -20,6 +21,7 @@ type Stmt struct {
 	write   bool // it writes something
 	main    bool // it writes the database, not only temporary tables
 	copy    *sqlapi.Copy
+	targets []value.Type // what Bind makes of parameters, by number from 0; OID 0: nothing
 }
 
 // Prepare implements sqlapi.Session.
@@ -66,6 +68,10 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 	}
 	defer release()
 	c.fresh()
+	if p, st.targets, err = c.adapt(p); err != nil {
+		return st, err
+	}
+	st.p = p
 	cs, err := c.prepare(p.SQL)
 	if err != nil {
 		return st, s.notHere(c, p, err)
@@ -296,6 +302,9 @@ func (st *Stmt) Bind(params []sqlapi.Value) (sqlapi.Portal, error) {
 				v.Bytes = buf[at:len(buf):len(buf)]
 			}
 			p.params[i] = v
+		}
+		if err := fit(st.targets, p.params); err != nil {
+			return nil, err
 		}
 	}
 	return p, nil
