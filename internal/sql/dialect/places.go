@@ -28,7 +28,7 @@ type PlaceKind uint8
 const (
 	PlaceExpr PlaceKind = iota
 	PlaceString
-	PlaceNumber // with a decimal point or an exponent
+	PlaceNumber // with a decimal point or an exponent, or beyond 32 bits
 	PlaceParam
 	PlaceDefault // the word DEFAULT
 )
@@ -63,7 +63,7 @@ func (st *Statement) place(lo, hi int, p Place) (Place, bool) {
 	if x := t[n]; n+1 == hi {
 		switch {
 		case x.kind == tNumber:
-			if numberType(x.val).OID != Numeric {
+			if numberType(x.val).OID == Int4 {
 				return p, false
 			}
 			p.Kind, p.Text = PlaceNumber, x.val

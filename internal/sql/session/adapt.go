@@ -147,6 +147,9 @@ func (c *conn) adapt(p *parsed) (out *parsed, targets []value.Type, err error) {
 			if pl.Compared {
 				t.Mod = -1
 			}
+			if strings.HasPrefix(pl.Text, "0x") { // SQLite's own
+				continue
+			}
 			v, err := pl.Value(t)
 			if err != nil {
 				return p, nil, literalError(err, p, pl)
