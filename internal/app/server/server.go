@@ -30,6 +30,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
 	"datawatch/internal/config"
+	"datawatch/internal/metrics/admin"
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/repl/standby"
@@ -78,6 +79,8 @@ type Server struct {
 	pg    *pgwire.Server
 	dw    *dwPort
 	dwLis net.Listener
+	admin *admin.Server    // nil without ADMIN_PORT
+	up    atomic.Bool      // the parts above are there
 	links *secure.Endpoint // MAL_PORT and MAL_INST_DW_PORT
 
 	cmdMu   sync.Mutex
@@ -196,6 +199,15 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		}
 		undo = append(undo, func() { s.dwLis.Close() })
 	}
+	if cfg.DM.AdminPort != 0 {
+		l, err := admin.Listen("ADMIN_PORT", cfg.DM.AdminIP, cfg.DM.AdminPort)
+		if err != nil {
+			return nil, err
+		}
+		s.admin = &admin.Server{Log: s.log, Registry: admin.Registry(Metrics, s.collect), Health: s.health, Ready: s.ready}
+		s.admin.Start(l)
+		undo = append(undo, s.admin.Close)
+	}
 	if s.eng, err = engine.Open(ctx, s.engineConfig()); err != nil {
 		return nil, err
 	}
@@ -225,6 +237,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	if err = s.writePID(); err != nil {
 		return nil, err
 	}
+	s.up.Store(true)
 	s.pg.Backend = s.sess
 	s.pg.Ready()
 	if s.dwLis != nil {
@@ -426,6 +439,7 @@ func (s *Server) abort() {
 }
 
 func (s *Server) closePorts() {
+	s.admin.Close()
 	if s.dwLis != nil {
 		s.dwLis.Close()
 		s.dw.close()

@@ -27,6 +27,7 @@ import (
 	"datawatch/internal/ha/proto"
 	guard "datawatch/internal/ha/watcher"
 	"datawatch/internal/logfile"
+	"datawatch/internal/metrics/admin"
 	"datawatch/internal/secure"
 	"datawatch/internal/vfs"
 )
@@ -73,6 +74,7 @@ type Program struct {
 	Infos  []Info
 	log    *slog.Logger
 	logs   []*logfile.File
+	admin  *admin.Server // nil without DW_ADMIN_PORT
 
 	logSize, logSpace int64 // bytes
 }
@@ -102,6 +104,10 @@ func Load(path string, more io.Writer, deps guard.Deps) (*Program, error) {
 	}
 	for _, t := range w.Warnings() {
 		p.log.Warn(t)
+	}
+	if err := p.serveAdmin(w.AdminIP, w.AdminPort); err != nil {
+		p.Close()
+		return nil, err
 	}
 	return p, nil
 }
@@ -222,6 +228,7 @@ func (p *Program) Run(ctx context.Context) error {
 
 // Close releases the log files, and the ports of a program that was not run.
 func (p *Program) Close() {
+	p.admin.Close()
 	for _, g := range p.Guards {
 		g.Release()
 	}

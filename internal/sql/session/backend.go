@@ -116,6 +116,8 @@ type Backend struct {
 	trxID  atomic.Uint64           // last number of a transaction
 	ticker ticker
 
+	hardenedAt func() int64 // nil: not known
+
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
 	parsed *cache // statements by text
@@ -155,6 +157,9 @@ func New(cfg Config) *Backend {
 		cfg.DatabaseName = "DAMENG"
 	}
 	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048)}
+	if h, ok := cfg.DB.(interface{ HardenedAt() int64 }); ok {
+		b.hardenedAt = h.HardenedAt
+	}
 	b.limits.Store(&Limits{Lock: cfg.LockTimeout, IdleInWrite: cfg.IdleInWrite})
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.mode.Store(uint32(cfg.DB.Mode()))

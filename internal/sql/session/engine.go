@@ -23,6 +23,15 @@ func FromEngine(e Engine) Database { return engineDB{e} }
 type engineDB struct{ Engine }
 
 func (d engineDB) NewHandle(readOnly bool) Handle { return d.Store().NewHandle(readOnly) }
+
+// HardenedAt tells when the hardened LSN last moved, in Unix nanoseconds; 0: not
+// known.
+func (d engineDB) HardenedAt() int64 {
+	if e, ok := d.Engine.(interface{ HardenedAt() int64 }); ok {
+		return e.HardenedAt()
+	}
+	return 0
+}
 func (d engineDB) LockWrite(ctx context.Context, h Handle) error {
 	return d.Store().LockWrite(ctx, h.(*pagestore.Handle))
 }

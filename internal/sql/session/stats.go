@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/metrics"
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -18,6 +19,21 @@ type counters struct {
 	statements, errors   atomic.Int64
 	lockTimeouts, memory atomic.Int64
 	slow                 atomic.Int64
+	commits              metrics.Histogram
+}
+
+// CommitTimes are how long it took from the arrival of a statement that commits
+// to the moment at which its commit could not be lost any more.
+func (b *Backend) CommitTimes() *metrics.Histogram { return &b.counts.commits }
+
+// committed counts a commit that is hardened. The clock is that of whoever
+// hardened it, read once for all commits of a package.
+func (s *Session) committed() {
+	if h := s.b.hardenedAt; h != nil && !s.stmtStart.IsZero() {
+		if at := h(); at != 0 {
+			s.b.counts.commits.Observe(time.Duration(at - s.stmtStart.UnixNano()))
+		}
+	}
 }
 
 // Stats are the numbers of a backend for monitoring.

@@ -181,6 +181,7 @@ func (s *Session) waitHardened(lsn base.LSN) error {
 		}
 		return &sqlapi.Error{Code: "08007", Message: "the outcome of the commit is not known", Detail: err.Error()}
 	}
+	s.committed()
 	return nil
 }
 

@@ -126,40 +126,49 @@ func (e *Engine) setBusy(b bool) {
 // advance takes p from its stage to the end. ErrSuspended: a required send
 // failed; other errors halt.
 func (e *Engine) advance(p *pending, ship Shipper) error {
-	for ; p.stage < stageDone; p.stage++ {
-		switch p.stage {
-		case stageShip:
-			if err := ship.Ship(e.ctx, p.pkg); err != nil {
-				return e.sendFailed("realtime", p.pkg, err)
-			}
-		case stageLog:
-			if err := e.retryFull(func() error { return e.appendLog(p.pkg) }); err != nil {
-				return fmt.Errorf("write online log: %w", err)
-			}
-			e.mu.Lock()
-			e.file = p.pkg.Pos()
-			if p.seg.open != nil {
-				e.logged = base.Lineage{*p.seg.open}
-			}
-			e.mu.Unlock()
-		case stageTimely:
-			if err := ship.ShipTimely(e.ctx, p.pkg); err != nil {
-				return e.sendFailed("timely", p.pkg, err)
-			}
-		case stageArch:
-			if e.arch == nil {
-				continue
-			}
-			if err := e.retryFull(func() error { return e.arch.Append(p.pkg, false) }); err != nil {
-				return fmt.Errorf("write local archive: %w", err)
-			}
+	for begun := e.cfg.Clock.Now(); p.stage < stageDone; p.stage++ {
+		if err := e.pass(p, ship); err != nil {
+			return err
 		}
+		begun = e.times.passed(p.stage, begun, e.cfg.Clock.Now())
 	}
 	pos := p.pkg.Pos()
 	e.setHardened(p.pkg, p.seg.chain)
 	e.buf.landed()
 	ship.Hardened(pos)
 	e.wantCheckpoint()
+	return nil
+}
+
+// pass takes p through its stage.
+func (e *Engine) pass(p *pending, ship Shipper) error {
+	switch p.stage {
+	case stageShip:
+		if err := ship.Ship(e.ctx, p.pkg); err != nil {
+			return e.sendFailed("realtime", p.pkg, err)
+		}
+	case stageLog:
+		if err := e.retryFull(func() error { return e.appendLog(p.pkg) }); err != nil {
+			return fmt.Errorf("write online log: %w", err)
+		}
+		e.mu.Lock()
+		e.file = p.pkg.Pos()
+		if p.seg.open != nil {
+			e.logged = base.Lineage{*p.seg.open}
+		}
+		e.mu.Unlock()
+	case stageTimely:
+		if err := ship.ShipTimely(e.ctx, p.pkg); err != nil {
+			return e.sendFailed("timely", p.pkg, err)
+		}
+	case stageArch:
+		if e.arch == nil {
+			return nil
+		}
+		if err := e.retryFull(func() error { return e.arch.Append(p.pkg, false) }); err != nil {
+			return fmt.Errorf("write local archive: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -191,6 +200,7 @@ func (e *Engine) setHardened(p *redo.Package, first base.LSN) {
 	e.logged = nil
 	e.mu.Unlock()
 	e.hardened.Store(uint64(pos.LSN))
+	e.hardAt.Store(e.cfg.Clock.Now().UnixNano())
 	if opened {
 		e.notify()
 	}
