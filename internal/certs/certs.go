@@ -174,6 +174,11 @@ func (a *Authority) Issue(r Request) (Pair, error) {
 	return sign(t, a.Cert, key, a.Key)
 }
 
+// EncodeCert is a certificate in PEM form.
+func EncodeCert(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
 // Again is a request for a certificate that says what c says.
 func Again(c *x509.Certificate, now time.Time, days int) Request {
 	r := Request{Identities: Identities(c), Hosts: append([]string(nil), c.DNSNames...), Now: now, Days: days}

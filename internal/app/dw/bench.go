@@ -168,7 +168,7 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 			conn: []string{"-h", "127.0.0.1", "-p", strconv.Itoa(o.Port), "-U", defaultUser, "DAMENG"},
 			env:  []string{"PGPASSWORD=" + defaultPassword, "PGSSLMODE=disable"},
 			stop: func(ctx context.Context) error { return s.Down(ctx, true, io.Discard) }})
-		c, err := connect(ctx, o.Port)
+		c, err := Connect(ctx, o.Port)
 		if err != nil {
 			return ts, err
 		}

@@ -1,6 +1,7 @@
 package dw
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"datawatch/internal/certs"
 )
 
 // Exit codes: 0 done, 1 failed, 2 bad usage, 3 refused because of state.
@@ -24,8 +27,9 @@ const (
 
 const usage = `dw: a whole Datawatch system on this machine
 
-  dw up     [-dir run] [-standbys 1] [-mode auto] [-monitors 1] [-port 5236]
-            makes it if needed, starts it and waits until it is healthy
+  dw up     [-dir run] [-standbys 1] [-mode auto] [-monitors 1] [-port 5236] [-tls]
+            makes it if needed, starts it and waits until it is healthy; -tls
+            encrypts everything, -tls=key by a group key instead of certificates
   dw status [-dir run] [-json]     one line per process
   dw kill   [-dir run] NAME        kill -9: a crash, to see what happens
   dw stop   [-dir run] NAME        ends a process normally
@@ -33,6 +37,8 @@ const usage = `dw: a whole Datawatch system on this machine
   dw down   [-dir run] [-wipe]     stops everything; -wipe removes the directory
   dw bench  [-dir bench] [-port 5436] [-seconds 10] [-rounds 3]
             commits per second beside PostgreSQL, in one run
+  dw certs  ca | issue | renew | key | show
+            certificates and keys for TLS; ` + "`dw certs help`" + ` explains them
   dw help | version
 `
 
@@ -75,7 +81,10 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	case "version", "-version", "--version":
 		fmt.Fprintln(out, versionLine())
 		return nil
+	case "certs":
+		return certsCommand(args, time.Now(), out)
 	case "up":
+		fs.Var((*tlsFlag)(&o.TLS), "tls", "")
 		fs.StringVar(&o.Dir, "dir", "run", "")
 		fs.IntVar(&o.Standbys, "standbys", 1, "")
 		fs.StringVar(&o.Mode, "mode", "auto", "")
@@ -227,6 +236,8 @@ func sameOptions(fs *flag.FlagSet, o Options) error {
 			has = strings.ToLower(s.Mode)
 		case "monitors":
 			has = strconv.Itoa(s.Monitors)
+		case "tls":
+			has = cmp.Or(s.TLS, "false")
 		case "fast":
 			has = strconv.FormatBool(s.Fast)
 		default:
@@ -271,18 +282,23 @@ func (s *System) hello(out io.Writer, dir string, prim Database) {
 	for i, d := range s.DBs {
 		hosts[i], ports[i] = "127.0.0.1", fmt.Sprint(d.Port)
 	}
+	psqlTLS, disqlTLS := "", ""
+	if s.TLS != "" {
+		psqlTLS = " " + s.SQLOptions()
+		disqlTLS = "PGSSLMODE=verify-full PGSSLROOTCERT=" + filepath.Join(s.sslDir(), certs.CACertFile) + " "
+	}
 	fmt.Fprintf(out, `
 The system is healthy: %s is the primary.
 
-  connect     PGPASSWORD=%s psql "host=%s port=%s user=%s dbname=DAMENG target_session_attrs=read-write"
-              %s/disql %s/%s@127.0.0.1:%d
+  connect     PGPASSWORD=%s psql "host=%s port=%s user=%s dbname=DAMENG target_session_attrs=read-write%s"
+              %s%s/disql %s/%s@127.0.0.1:%d
   watch       %s/dw status%s
               %s/dmmonitor %s      (help, show, tip)
   try         %s/dw kill%s %s     then watch %s
   stop        %s/dw down%s
   logs        %s
-`, prim.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser,
-		bin, defaultUser, defaultPassword, prim.Port,
+`, prim.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser, psqlTLS,
+		disqlTLS, bin, defaultUser, defaultPassword, prim.Port,
 		bin, flagDir, bin, s.plainMonitorIni(), bin, flagDir, prim.Name, s.taker(prim), bin, flagDir, filepath.Join(s.Dir, "log"))
 }
 

@@ -35,6 +35,7 @@ type Options struct {
 	Mode     string // auto or manual
 	Monitors int    // 0 or 1 confirm monitor
 	Port     int    // SQL port of the first database
+	TLS      string // "" plain text, "cert" or "key": how links are protected
 	Fast     bool   // short error times and small logs, for tests
 }
 
@@ -57,6 +58,7 @@ type System struct {
 	Mode     string     `json:"mode"`
 	Monitors int        `json:"monitors"`
 	Fast     bool       `json:"fast"`
+	TLS      string     `json:"tls,omitempty"` // "cert" or "key"; SQL clients must use TLS too
 	DBs      []Database `json:"databases"`
 	Ready    bool       `json:"ready"` // data and configuration are complete
 }
@@ -75,11 +77,13 @@ func newSystem(o Options, bin string) (*System, error) {
 		return nil, usageError{fmt.Errorf("-standbys %d: must be 0 to 8", o.Standbys)}
 	case o.Monitors < 0 || o.Monitors > 1:
 		return nil, usageError{fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)}
+	case o.TLS != "" && o.TLS != "cert" && o.TLS != "key":
+		return nil, usageError{fmt.Errorf("-tls=%s: must be cert or key", o.TLS)}
 	case o.Port < 1024 || o.Port+dwOffset+o.Standbys > 65534:
 		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwOffset-o.Standbys)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
-		Mode: mode, Monitors: o.Monitors, Fast: o.Fast}
+		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS}
 	for i := 0; i <= o.Standbys; i++ {
 		p := o.Port + i
 		s.DBs = append(s.DBs, Database{Name: fmt.Sprintf("GRP1_RT_%02d", i+1), Port: p,
@@ -156,6 +160,9 @@ func (s *System) files(d Database) map[string]string {
 	t := s.times()
 	var mal, arch, dw strings.Builder
 	fmt.Fprintf(&mal, "# The same on every database of the group.\nMAL_CHECK_INTERVAL = %d\nMAL_CONN_FAIL_INTERVAL = %d\n", t.malCheck, t.malFail)
+	if s.TLS != "" {
+		fmt.Fprintf(&mal, "MAL_SSL_MODE = %s\nMAL_SSL_PATH = %s\n", strings.ToUpper(s.TLS), s.sslDir())
+	}
 	for i, x := range s.DBs {
 		fmt.Fprintf(&mal, "\n[MAL_INST%d]\n  MAL_INST_NAME = %s\n  MAL_HOST = 127.0.0.1\n  MAL_PORT = %d\n  MAL_INST_HOST = 127.0.0.1\n  MAL_INST_PORT = %d\n  MAL_DW_PORT = %d\n  MAL_INST_DW_PORT = %d\n",
 			i+1, x.Name, x.MAL, x.Port, x.DW, x.InstDW)
@@ -189,9 +196,12 @@ func (s *System) dmIniKeys(d Database) [][2]string {
 // of a plain one for `dw status`.
 func (s *System) monitorFile(confirm bool, logDir string) string {
 	var b strings.Builder
-	c := 0
+	c, name := 0, plainMonitor
 	if confirm {
-		c = 1
+		c, name = 1, monitorName
+	}
+	if s.TLS != "" {
+		fmt.Fprintf(&b, "MON_SSL_MODE = %s\nMON_SSL_PATH = %s\nMON_SSL_NAME = %s\n", strings.ToUpper(s.TLS), s.sslDir(), name)
 	}
 	fmt.Fprintf(&b, "MON_DW_CONFIRM = %d\nMON_LOG_PATH = %s\nMON_LOG_INTERVAL = 60\nMON_LOG_FILE_SIZE = 32\nMON_LOG_SPACE_LIMIT = 0\n\n[%s]\n  MON_INST_OGUID = %d\n",
 		c, logDir, s.Group, s.OGUID)

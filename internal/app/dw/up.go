@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
@@ -138,6 +136,9 @@ func (s *System) create(ctx context.Context, p *progress) error {
 	if err := s.save(); err != nil {
 		return err
 	}
+	if err := s.makeSecrets(time.Now()); err != nil {
+		return err
+	}
 	first := s.DBs[0]
 	if err := p.do("creating "+first.Name, func() error {
 		if err := s.dminit(ctx, first); err != nil {
@@ -212,8 +213,12 @@ func (s *System) dminit(ctx context.Context, d Database) error {
 	if s.Fast {
 		logSize = 64
 	}
-	return s.tool(ctx, "dminit", "PATH="+filepath.Dir(s.dbDir(d)), "DB_NAME=DAMENG",
+	err := s.tool(ctx, "dminit", "PATH="+filepath.Dir(s.dbDir(d)), "DB_NAME=DAMENG",
 		"INSTANCE_NAME="+d.Name, fmt.Sprintf("PORT_NUM=%d", d.Port), fmt.Sprintf("LOG_SIZE=%d", logSize))
+	if err != nil {
+		return err
+	}
+	return setKeys(s.ini(d, "dm.ini"), s.sqlTLS(d))
 }
 
 func (s *System) rman(ctx context.Context, stmt string) error {
@@ -256,7 +261,7 @@ func (s *System) waitServer(ctx context.Context, p process) error {
 		if !seen {
 			return false, p.name + " to start"
 		}
-		c, err := connect(ctx, p.db.Port)
+		c, err := s.Connect(ctx, p.db.Port)
 		if err != nil {
 			return false, fmt.Sprintf("%s to accept connections on port %d (%v); its log is %s", p.name, p.db.Port, err, s.logFile(p.name))
 		}
@@ -290,7 +295,7 @@ func (s *System) introduce(ctx context.Context) error {
 		if i == 0 {
 			mode = "PRIMARY"
 		}
-		c, err := connect(ctx, d.Port)
+		c, err := s.Connect(ctx, d.Port)
 		if err != nil {
 			return err
 		}
@@ -308,14 +313,4 @@ func (s *System) introduce(ctx context.Context) error {
 		c.Close(ctx)
 	}
 	return nil
-}
-
-// Connect connects to the database on a local port as its administrator with
-// the initial password.
-func Connect(ctx context.Context, port int) (*pgconn.PgConn, error) { return connect(ctx, port) }
-
-func connect(ctx context.Context, port int) (*pgconn.PgConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return pgconn.Connect(ctx, fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=DAMENG sslmode=disable", port, defaultUser, defaultPassword))
 }
