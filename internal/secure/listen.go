@@ -188,7 +188,7 @@ func (l *listener) log(p *pending, why string, err error) {
 		l.e.cfg.Log.Debug("connection closed without a word", "port", l.port.Name, "from", p.host)
 		return
 	}
-	if ok, more := l.e.gate.Pass(p.host + " " + why); ok {
+	if ok, more := l.e.gate.Pass(l.port.Name + " " + p.host + " " + why); ok {
 		args := []any{"port", l.port.Name, "from", p.nc.RemoteAddr().String(), "err", clean(err.Error(), 600)}
 		if more > 0 {
 			args = append(args, "like_it_since", more)

@@ -51,7 +51,7 @@ func TestGarbage(t *testing.T) {
 			kept := func() int {
 				srv.gate.mu.Lock()
 				defer srv.gate.mu.Unlock()
-				return srv.gate.at["127.0.0.1 garbage"].more
+				return srv.gate.at["MAL_PORT 127.0.0.1 garbage"].more
 			}
 			for end := time.Now().Add(5 * time.Second); kept() < 3 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 			}

@@ -183,7 +183,7 @@ func (l *load) read(ctx context.Context, reader int) {
 	name := fmt.Sprintf("reader %d on %s", reader, db.Name)
 	for ctx.Err() == nil {
 		cctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		conn, err := dw.Connect(cctx, db.Port)
+		conn, err := l.sys.Connect(cctx, db.Port)
 		cancel()
 		if err != nil {
 			pause(ctx, 50*time.Millisecond)
@@ -256,7 +256,7 @@ func (l *load) check(t *testing.T, changes int) {
 	settle(t, l.sys)
 	var sets []map[rowKey]bool
 	for _, d := range l.sys.DBs {
-		set := rows(t, d.Port)
+		set := rows(t, l.sys, d.Port)
 		sets = append(sets, set)
 		lost, vanished := 0, 0
 		for k, a := range l.acked {
@@ -295,7 +295,7 @@ func settle(t *testing.T, sys *dw.System) {
 	for ctx.Err() == nil {
 		var counts []string
 		for _, d := range sys.DBs {
-			conn, err := dw.Connect(ctx, d.Port)
+			conn, err := sys.Connect(ctx, d.Port)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -340,11 +340,11 @@ func (l *load) checkReigns(t *testing.T, limit int) {
 }
 
 // rows reads the whole table w from one database.
-func rows(t *testing.T, port int) map[rowKey]bool {
+func rows(t *testing.T, sys *dw.System, port int) map[rowKey]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	conn, err := dw.Connect(ctx, port)
+	conn, err := sys.Connect(ctx, port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,8 +369,8 @@ func connectPrimary(ctx context.Context, sys *dw.System) (*pgconn.PgConn, int, e
 	for _, d := range sys.DBs {
 		hosts, ports = append(hosts, "127.0.0.1"), append(ports, strconv.Itoa(d.Port))
 	}
-	conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%s user=SYSDBA password=SYSDBA dbname=DAMENG sslmode=disable target_session_attrs=read-write connect_timeout=2",
-		strings.Join(hosts, ","), strings.Join(ports, ",")))
+	conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%s user=SYSDBA password=SYSDBA dbname=DAMENG %s target_session_attrs=read-write connect_timeout=2",
+		strings.Join(hosts, ","), strings.Join(ports, ","), sys.SQLOptions()))
 	if err != nil {
 		return nil, 0, err
 	}

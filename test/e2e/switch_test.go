@@ -133,7 +133,7 @@ func TestSwitchover(t *testing.T) {
 	}
 	settle(t, sys)
 	for _, d := range sys.DBs {
-		set := rows(t, d.Port)
+		set := rows(t, sys, d.Port)
 		lost := 0
 		for k := range p.done {
 			if !set[k] {

@@ -122,7 +122,7 @@ func monitor(t *testing.T, sys *dw.System) *dwmon.Monitor {
 	for _, d := range sys.DBs {
 		g.Addrs = append(g.Addrs, fmt.Sprintf("127.0.0.1:%d", d.DW))
 	}
-	m, err := dwmon.Open(t.Context(), dwmon.Config{Groups: []dwmon.Group{g}})
+	m, err := dwmon.Open(t.Context(), dwmon.Config{Groups: []dwmon.Group{g}, TLS: sys.MonitorTLS()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestFrozenHost(t *testing.T) {
 	l.stop()
 	l.check(t, 1)
 	for _, d := range sys.DBs {
-		if rows(t, d.Port)[rowKey{1000, 1}] {
+		if rows(t, sys, d.Port)[rowKey{1000, 1}] {
 			t.Errorf("%s has the row of the old primary", d.Name)
 		}
 	}

@@ -45,7 +45,7 @@ func (s *System) monitor(ctx context.Context) (*dwmon.Monitor, error) {
 	for _, d := range s.DBs {
 		g.Addrs = append(g.Addrs, fmt.Sprintf("127.0.0.1:%d", d.DW))
 	}
-	return dwmon.Open(ctx, dwmon.Config{Groups: []dwmon.Group{g}, TLS: s.monitorTLS()})
+	return dwmon.Open(ctx, dwmon.Config{Groups: []dwmon.Group{g}, TLS: s.MonitorTLS()})
 }
 
 // Status asks the watchers once.

@@ -75,8 +75,8 @@ func (s *System) sqlTLS(d Database) [][2]string {
 	return [][2]string{{"SSL_CERT", filepath.Join(s.sslDir(), d.Name+".crt")}, {"SSL_KEY", filepath.Join(s.sslDir(), d.Name+".key")}, {"SSL_REQUIRE", "ALL"}}
 }
 
-// monitorTLS is how dw's own monitor knows the watchers.
-func (s *System) monitorTLS() dwmon.TLS {
+// MonitorTLS is how dw's own monitor knows the watchers.
+func (s *System) MonitorTLS() dwmon.TLS {
 	if s.TLS == "" {
 		return dwmon.TLS{Mode: "OFF"}
 	}
