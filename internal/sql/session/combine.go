@@ -26,17 +26,12 @@ const (
 	// waits for: no more is added to it after that.
 	maxJobs = 128
 	maxTime = 2 * time.Millisecond
-	// A statement that took longer than this the last time is not added: others
+	// A statement that took longer than this the last time runs alone: others
 	// must not wait for it after they have run.
 	quickTime = time.Millisecond
 	// commonPatience is how long the common commit may wait for room in the redo
 	// buffer: the sessions in it cannot be cancelled one by one meanwhile.
 	commonPatience = 100 * time.Millisecond
-	// While a package is on its way a commit gains nothing from being early: it
-	// waits for company until the package has landed, so many jobs are there, or
-	// gatherLimit has passed.
-	gatherJobs  = 64
-	gatherLimit = 2 * time.Millisecond
 )
 
 // job is a statement that waits for the write lock; the session that waits with
@@ -86,28 +81,26 @@ func (p *parsed) quick() bool {
 	return p.Tag == "INSERT" && len(p.Text) <= maxCachedSQL && !strings.Contains(strings.ToUpper(p.Text), "SELECT")
 }
 
-// runJobs runs the caller's job and those queued behind it. The caller has the
-// gate, which is free afterwards.
+// runJobs runs the caller's job and those queued behind it. While a package is
+// on its way a commit gains nothing from being early: what comes until it can be
+// of use to the next package, or somebody needs the gate for himself, runs in the
+// same transaction. The caller has the gate, which is free afterwards.
 func (b *Backend) runJobs(own *job) {
 	own.state.Store(jobTaken)
-	if landed := b.cfg.DB.Flight(); landed != nil {
-		b.gate.gather(own.p.s.ctx, gatherJobs, landed, gatherLimit)
-	}
+	landed := b.cfg.DB.Flight()
 	c, err := own.p.s.lockStore(nil)
 	if err != nil {
 		own.err = err
 		b.gate.unlock()
 		return
 	}
-	w, ok := b.gate.next()
-	if !ok {
+	if !own.quick || landed == nil && !b.gate.company() {
 		own.run(c)
 		own.lsn = b.release(c)
 		b.gate.unlock()
 		return
 	}
-	queue := append(make([]waiter, 0, 32), waiter{job: own}, w)
-	queue, ok = b.common(c, queue)
+	queue, ok := b.common(c, append(make([]waiter, 0, 64), waiter{job: own}), landed)
 	lsn := b.release(c)
 	for _, w := range queue {
 		w.job.lsn = lsn
@@ -133,8 +126,9 @@ func (j *job) run(c *conn) {
 
 // common runs the jobs, and those queued behind them, in one transaction. It
 // returns all of them and reports whether it was committed. If not, what became
-// of each of them means nothing.
-func (b *Backend) common(c *conn, queue []waiter) ([]waiter, bool) {
+// of each of them means nothing. It waits for more until landed is closed; nil:
+// it takes those that are there.
+func (b *Backend) common(c *conn, queue []waiter, landed <-chan struct{}) ([]waiter, bool) {
 	if err := c.run("BEGIN IMMEDIATE"); err != nil {
 		return queue, false
 	}
@@ -148,6 +142,9 @@ func (b *Backend) common(c *conn, queue []waiter) ([]waiter, bool) {
 			}
 		}
 		if i == len(queue)-1 && len(queue) < maxJobs && time.Since(start) < b.maxTime {
+			if landed != nil {
+				b.gate.gather(landed, b.maxTime-time.Since(start))
+			}
 			if w, ok := b.gate.next(); ok {
 				queue = append(queue, w)
 			}

@@ -121,6 +121,58 @@ func TestCombinedHardening(t *testing.T) {
 	r.is("select count(*), sum(v) from t", "10|45")
 }
 
+// TestCombinedInFlight: while a package is on its way, statements run as they
+// come, in one transaction that is committed when that can be of use.
+func TestCombinedInFlight(t *testing.T) {
+	e := newEnv(t)
+	e.b.maxTime = time.Hour
+	a := e.client()
+	a.exec("create table t(v int primary key)")
+	e.db.flight = make(chan struct{})
+	before := e.db.NextLSN()
+	var out []chan error
+	for i := range 5 {
+		c, ch := e.client(), make(chan error, 1)
+		out = append(out, ch)
+		sql := fmt.Sprintf("insert into t values(%d)", i)
+		p, err := e.b.parsed.parse(sql) // the one that the client will use
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _, err := c.simpleQ(sql); ch <- err }()
+		until(t, "it has been run", func() bool { return p.took.Load() > 0 })
+	}
+	if n := e.db.NextLSN() - before; n != 0 {
+		t.Errorf("%d transactions published before the package landed", n)
+	}
+	close(e.db.flight)
+	for _, ch := range out {
+		if err := <-ch; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := e.db.NextLSN() - before; n != 1 {
+		t.Errorf("%d transactions published, want 1", n)
+	}
+	a.is("select count(*) from t", "5")
+
+	// A transaction that wants the lock ends the wait.
+	e.db.flight = make(chan struct{})
+	c, ch := e.client(), make(chan error, 1)
+	go func() { _, _, err := c.simpleQ("insert into t values(7)"); ch <- err }()
+	until(t, "it waits for company", func() bool {
+		e.b.gate.mu.Lock()
+		defer e.b.gate.mu.Unlock()
+		return e.b.gate.awaited
+	})
+	a.exec("begin; insert into t values(8)")
+	if err := <-ch; err != nil {
+		t.Error(err)
+	}
+	a.exec("commit")
+	a.is("select count(*) from t", "7")
+}
+
 // TestQuick: only statements that take little time join the transaction of
 // others.
 func TestQuick(t *testing.T) {

@@ -18,8 +18,8 @@ type gate struct {
 	mu      sync.Mutex
 	held    bool
 	waiters []waiter
-	want    int           // see gather; 0: nobody gathers
-	enough  chan struct{} // capacity 1
+	awaited bool          // by gather
+	arrived chan struct{} // capacity 1
 }
 
 // waiter is a place in the queue.
@@ -56,9 +56,9 @@ func (g *gate) enter(ctx context.Context, limit time.Duration, w waiter) (mine b
 		return true, nil
 	}
 	g.waiters = append(g.waiters, w)
-	if g.want > 0 && (len(g.waiters) >= g.want || w.job == nil) {
-		g.want = 0
-		g.enough <- struct{}{}
+	if g.awaited {
+		g.awaited = false
+		g.arrived <- struct{}{}
 	}
 	g.mu.Unlock()
 	var expired <-chan time.Time
@@ -99,33 +99,44 @@ func (g *gate) enter(ctx context.Context, limit time.Duration, w waiter) (mine b
 	return false, nil
 }
 
-// gather lets the owner of the gate wait until n jobs are queued, or somebody
-// whose work cannot be combined, or until is closed, limit passed or ctx done.
-func (g *gate) gather(ctx context.Context, n int, until <-chan struct{}, limit time.Duration) {
+// gather lets the owner of the gate wait for a job that it may run with its own;
+// false: there is none, because until was closed or limit passed first, or
+// because somebody is next whose work cannot be combined.
+func (g *gate) gather(until <-chan struct{}, limit time.Duration) bool {
 	g.mu.Lock()
-	if len(g.waiters) >= n || slices.ContainsFunc(g.waiters, func(w waiter) bool { return w.job == nil }) {
-		g.mu.Unlock()
-		return
+	if len(g.waiters) > 0 || limit <= 0 {
+		defer g.mu.Unlock()
+		return g.combinable()
 	}
-	if g.enough == nil {
-		g.enough = make(chan struct{}, 1)
+	if g.arrived == nil {
+		g.arrived = make(chan struct{}, 1)
 	}
-	g.want = n
+	g.awaited = true
 	g.mu.Unlock()
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case <-g.enough:
-		return
+	case <-g.arrived:
 	case <-until:
 	case <-t.C:
-	case <-ctx.Done():
 	}
 	g.mu.Lock()
-	if g.want = 0; len(g.enough) > 0 {
-		<-g.enough
+	defer g.mu.Unlock()
+	if g.awaited = false; len(g.arrived) > 0 {
+		<-g.arrived
 	}
-	g.mu.Unlock()
+	return g.combinable()
+}
+
+// company reports whether a job is next that may run with others.
+func (g *gate) company() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.combinable()
+}
+
+func (g *gate) combinable() bool {
+	return len(g.waiters) > 0 && g.waiters[0].job != nil && g.waiters[0].job.quick
 }
 
 // next takes the job at the head of the queue, if there is one that may run in
@@ -133,7 +144,7 @@ func (g *gate) gather(ctx context.Context, n int, until <-chan struct{}, limit t
 func (g *gate) next() (w waiter, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.waiters) == 0 || g.waiters[0].job == nil || !g.waiters[0].job.quick {
+	if !g.combinable() {
 		return waiter{}, false
 	}
 	w = g.waiters[0]

@@ -36,16 +36,15 @@ func TestGather(t *testing.T) {
 		before []bool // queued before gather
 		after  []bool // one every 10 ms from then on
 		land   time.Duration
-		cancel time.Duration
 		want   time.Duration
+		job    bool // one is next
 	}{
-		{name: "enough already", before: []bool{true, true, true}, want: 0},
-		{name: "somebody else waits already", before: []bool{false}, want: 0},
-		{name: "enough later", after: []bool{true, true, true, true}, want: 30 * time.Millisecond},
-		{name: "somebody else comes", before: []bool{true}, after: []bool{false}, want: 10 * time.Millisecond},
-		{name: "the package lands", before: []bool{true}, land: 5 * time.Millisecond, want: 5 * time.Millisecond},
-		{name: "cancelled", cancel: 7 * time.Millisecond, want: 7 * time.Millisecond},
-		{name: "limit", before: []bool{true}, want: limit},
+		{name: "there already", before: []bool{true, false}, job: true},
+		{name: "somebody else is next", before: []bool{false, true}},
+		{name: "later", after: []bool{true, false}, want: 10 * time.Millisecond, job: true},
+		{name: "somebody else comes", after: []bool{false}, want: 10 * time.Millisecond},
+		{name: "the package lands", land: 5 * time.Millisecond, want: 5 * time.Millisecond},
+		{name: "limit", want: limit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -58,14 +57,9 @@ func TestGather(t *testing.T) {
 				if len(c.before) > 0 {
 					mine = enterAll(g, c.before...)
 				}
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
 				land := make(chan struct{})
 				if c.land > 0 {
 					time.AfterFunc(c.land, func() { close(land) })
-				}
-				if c.cancel > 0 {
-					time.AfterFunc(c.cancel, cancel)
 				}
 				var late []chan int
 				done := make(chan struct{})
@@ -77,13 +71,16 @@ func TestGather(t *testing.T) {
 					}
 				}()
 				start := time.Now()
-				g.gather(ctx, 3, land, limit)
-				if d := time.Since(start); d != c.want {
-					t.Errorf("gathered for %v, want %v", d, c.want)
+				job := g.gather(land, limit)
+				if d := time.Since(start); d != c.want || job != c.job {
+					t.Errorf("gathered for %v, a job is next: %v; want %v, %v", d, job, c.want, c.job)
+				}
+				if job != g.company() {
+					t.Error("company says otherwise")
 				}
 				<-done
-				g.gather(ctx, 0, nil, limit) // nothing is left over from before
-				for range n {                // hand the gate through
+				g.gather(nil, 0) // nothing is left over from before
+				for range n {    // hand the gate through
 					g.unlock()
 					synctest.Wait()
 				}

@@ -41,6 +41,10 @@ type segment struct {
 	open     *base.OpenRecord // the open record in it
 	chain    base.LSN         // first part of the large transaction open after it, 0: none
 	done     chan struct{}    // closed when it is hardened; made by the first waiter
+	// What Flight gives out, made when asked for.
+	logging bool          // it has been shipped
+	shipped chan struct{} // closed then
+	gone    chan struct{} // closed when it is hardened, before done
 }
 
 func (b *redoBuffer) init(cfg Config) {
@@ -244,6 +248,9 @@ func (b *redoBuffer) landed() {
 	s := b.flying
 	b.flying = nil
 	b.bytes -= len(s.raw)
+	if s.gone != nil { // first: its commit is the next package
+		close(s.gone)
+	}
 	if s.done != nil {
 		close(s.done)
 	}
@@ -285,20 +292,40 @@ func (b *redoBuffer) waitFor(lsn base.LSN) chan struct{} {
 	return b.moved
 }
 
-// Flight returns a channel that is closed when the package under way has been
-// hardened, nil when none is under way.
+// shipped says that the flying segment has been shipped and is being logged.
+func (b *redoBuffer) shipped() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.flying
+	s.logging = true
+	if s.shipped != nil {
+		close(s.shipped)
+		s.shipped = nil
+	}
+}
+
+// Flight returns a channel that is closed when a commit can be of use to the
+// next package, nil when none is under way: when the one under way has been
+// shipped, so that the next is there when that is in the log, or, after that,
+// when it is hardened.
 func (e *Engine) Flight() <-chan struct{} {
 	b := &e.buf
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.flying
-	if s == nil {
+	switch {
+	case s == nil:
 		return nil
+	case !s.logging:
+		if s.shipped == nil {
+			s.shipped = make(chan struct{})
+		}
+		return s.shipped
 	}
-	if s.done == nil {
-		s.done = make(chan struct{})
+	if s.gone == nil {
+		s.gone = make(chan struct{})
 	}
-	return s.done
+	return s.gone
 }
 
 // WaitHardened waits until lsn is hardened: the moment at which a commit may be

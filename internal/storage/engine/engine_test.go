@@ -76,6 +76,34 @@ func TestG1(t *testing.T) {
 	}
 }
 
+// TestFlight: commits learn when the package under way is shipped and when it is
+// hardened; the first is not the second (G1).
+func TestFlight(t *testing.T) {
+	s := &spy{}
+	d := newDB(t, nil, s)
+	if d.e.Flight() != nil {
+		t.Fatal("a package is under way in an idle database")
+	}
+	ship, flown := make(chan struct{}), make(chan struct{})
+	s.hook = func(*redo.Package) { close(flown); <-ship }
+	lsn := d.publish(2, false)
+	<-flown
+	shipped := d.e.Flight()
+	select {
+	case <-shipped:
+		t.Fatal("shipped before the shipper says so")
+	default:
+	}
+	close(ship)
+	<-shipped
+	for ch := d.e.Flight(); ch != nil; ch = d.e.Flight() { // in the log's hands, or past it
+		<-ch
+	}
+	if h := d.e.Hardened(); h < lsn {
+		t.Fatalf("hardened up to %d when the package of %d has landed", h, lsn)
+	}
+}
+
 // TestTimelyFailure: the package is in the log, but not acknowledged until the
 // timely archives have it.
 func TestTimelyFailure(t *testing.T) {

@@ -148,6 +148,7 @@ func (e *Engine) pass(p *pending, ship Shipper) error {
 			return e.sendFailed("realtime", p.pkg, err)
 		}
 	case stageLog:
+		e.buf.shipped()
 		if err := e.retryFull(func() error { return e.appendLog(p.pkg) }); err != nil {
 			return fmt.Errorf("write online log: %w", err)
 		}
