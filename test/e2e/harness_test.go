@@ -71,10 +71,10 @@ func freePort(t testing.TB, n int) int {
 	defer portsMu.Unlock()
 	for range 300 {
 		p := nextPort
-		// Other ports of a system are 100, 200 and 300 above: steps of 10 within
-		// 100, then 400 on.
+		// Other ports of a system are 100 to 500 above: steps of 10 within 100,
+		// then 600 on.
 		if nextPort += 10; nextPort%100 == 0 {
-			nextPort += 300
+			nextPort += 500
 		}
 		if nextPort > 31000 {
 			nextPort = 20000
@@ -89,7 +89,7 @@ func freePort(t testing.TB, n int) int {
 
 func portsFree(base, n int) bool {
 	for i := range n {
-		for _, off := range []int{0, 100, 200, 300} {
+		for _, off := range []int{0, 100, 200, 300, 400, 500} {
 			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(base+off+i))
 			if err != nil {
 				return false

@@ -23,6 +23,8 @@ const (
 	malOffset    = 100
 	instDWOffset = 200
 	dwOffset     = 300
+	adminOffset  = 400 // metrics of the server
+	dwAdmin      = 500 // of the watcher
 )
 
 // recordVersion is the version of dw.json.
@@ -46,6 +48,9 @@ type Database struct {
 	MAL    int    `json:"mal_port"`
 	InstDW int    `json:"inst_dw_port"`
 	DW     int    `json:"dw_port"`
+	// Ports of /metrics, /healthz and /readyz; 0 in systems made before there were any.
+	Admin   int `json:"admin_port,omitempty"`
+	DWAdmin int `json:"dw_admin_port,omitempty"`
 }
 
 // System is the record of a local system, saved as dw.json in its directory.
@@ -79,15 +84,15 @@ func newSystem(o Options, bin string) (*System, error) {
 		return nil, usageError{fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)}
 	case o.TLS != "" && o.TLS != "cert" && o.TLS != "key":
 		return nil, usageError{fmt.Errorf("-tls=%s: must be cert or key", o.TLS)}
-	case o.Port < 1024 || o.Port+dwOffset+o.Standbys > 65534:
-		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwOffset-o.Standbys)}
+	case o.Port < 1024 || o.Port+dwAdmin+o.Standbys > 65534:
+		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwAdmin-o.Standbys)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
 		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS}
 	for i := 0; i <= o.Standbys; i++ {
 		p := o.Port + i
 		s.DBs = append(s.DBs, Database{Name: fmt.Sprintf("GRP1_RT_%02d", i+1), Port: p,
-			MAL: p + malOffset, InstDW: p + instDWOffset, DW: p + dwOffset})
+			MAL: p + malOffset, InstDW: p + instDWOffset, DW: p + dwOffset, Admin: p + adminOffset, DWAdmin: p + dwAdmin})
 	}
 	return s, nil
 }
@@ -174,6 +179,9 @@ func (s *System) files(d Database) map[string]string {
 		}
 	}
 	fmt.Fprintf(&arch, "\n[ARCHIVE_LOCAL1]\n  ARCH_TYPE = LOCAL\n  ARCH_DEST = %s\n  ARCH_FILE_SIZE = 128\n  ARCH_SPACE_LIMIT = 0\n", filepath.Join(s.dbDir(d), "arch"))
+	if d.DWAdmin != 0 {
+		fmt.Fprintf(&dw, "DW_ADMIN_PORT = %d\n\n", d.DWAdmin)
+	}
 	typ := "GLOBAL"
 	if len(s.DBs) == 1 {
 		typ = "LOCAL"
@@ -185,11 +193,15 @@ func (s *System) files(d Database) map[string]string {
 
 // dmIniKeys are the changes to the dm.ini that dminit wrote (manual 7.2.3.1).
 func (s *System) dmIniKeys(d Database) [][2]string {
-	return [][2]string{
+	keys := [][2]string{
 		{"INSTANCE_NAME", d.Name}, {"PORT_NUM", fmt.Sprint(d.Port)},
 		{"DW_INACTIVE_INTERVAL", "60"}, {"ALTER_MODE_STATUS", "0"}, {"ENABLE_OFFLINE_TS", "2"},
 		{"MAL_INI", "1"}, {"ARCH_INI", "1"}, {"RLOG_SEND_APPLY_MON", "64"},
 	}
+	if d.Admin != 0 {
+		keys = append(keys, [2]string{"ADMIN_PORT", fmt.Sprint(d.Admin)})
+	}
+	return keys
 }
 
 // monitorFile is the dmmonitor.ini of the confirm monitor (manual 7.2.5.1), or

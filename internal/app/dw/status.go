@@ -96,7 +96,7 @@ func (s *System) fill(st *SystemStatus, g *dwmon.GroupSnapshot) {
 		d, known := byName[p.db.Name]
 		switch p.kind {
 		case kindServer:
-			ps.Ports = []int{p.db.Port, p.db.MAL, p.db.InstDW}
+			ps.Ports = withPort([]int{p.db.Port, p.db.MAL, p.db.InstDW}, p.db.Admin)
 			if !known {
 				bad = append(bad, p.name+" is not reported by its watcher")
 				break
@@ -116,7 +116,7 @@ func (s *System) fill(st *SystemStatus, g *dwmon.GroupSnapshot) {
 				bad = append(bad, fmt.Sprintf("the archive to %s is %s", p.name, d.RStat))
 			}
 		case kindWatcher:
-			ps.Ports = []int{p.db.DW}
+			ps.Ports = withPort([]int{p.db.DW}, p.db.DWAdmin)
 			if known {
 				ps.Watcher, ps.Why = d.WStatus, strings.Join(d.Why, "; ")
 				if !strings.EqualFold(d.WStatus, "OPEN") {
@@ -319,4 +319,12 @@ func versionLine() string {
 		v += " (" + b.GoVersion + ")"
 	}
 	return "dw, for " + v
+}
+
+// withPort adds a port, if there is one.
+func withPort(ports []int, p int) []int {
+	if p == 0 {
+		return ports
+	}
+	return append(ports, p)
 }
