@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"datawatch/internal/app/dump"
 	"datawatch/internal/certs"
 )
 
@@ -39,7 +40,7 @@ const usage = `dw: a whole Datawatch system on this machine
             commits per second beside PostgreSQL, in one run
   dw certs  ca | issue | renew | key | show
             certificates and keys for TLS; ` + "`dw certs help`" + ` explains them
-  dw help | version
+` + dump.Usage + `  dw help | version
 `
 
 // usageError is a mistake on the command line.
@@ -51,12 +52,18 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 		fmt.Fprint(errw, usage)
 		return exitUsage
 	}
-	err := command(ctx, args[0], args[1:], out)
+	var err error
+	if args[0] == "dump" {
+		err = dump.Main(args[1:], out)
+	} else {
+		err = command(ctx, args[0], args[1:], out)
+	}
 	var u usageError
+	var du dump.UsageError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &u):
+	case errors.As(err, &u), errors.As(err, &du):
 		fmt.Fprintf(errw, "dw %s: %v\n`dw help` shows the usage\n", args[0], err)
 		return exitUsage
 	case errors.Is(err, errNoSystem), errors.Is(err, errState):
