@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,13 @@ const benchSelect = "\\set id random(1, 100000)\nSELECT a, b FROM dw_read WHERE 
 const benchRows = "WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < 100000) " +
 	"INSERT INTO dw_read SELECT i, i * 7, 'a row of about one hundred bytes, as an order or a reading may have ...........................' FROM g"
 
+// benchScan reads every row of dw_scan.
+const benchScan = "SELECT count(*), sum(a), max(a), avg(id) FROM dw_scan WHERE a >= 0;\n"
+
+const benchScanRows = "WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < 1000000) " +
+	"INSERT INTO dw_scan SELECT i, i * 7, 'a row of about fifty bytes ...................' FROM g"
+
+const benchScanTable = "CREATE TABLE dw_scan(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 const benchReadTable = "CREATE TABLE dw_read(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 const benchTable = "CREATE TABLE dw_bench(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))"
 const benchTablePG = "CREATE TABLE dw_bench(id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a INTEGER, b VARCHAR(120))"
@@ -46,33 +54,65 @@ type benchResult struct {
 
 // benchRun is one script and its table of results.
 type benchRun struct {
-	file, text, title, unit string
-	standbyCost             bool // it has one
+	key         string // names it on the command line
+	script      string // of pgbench; empty: builtin
+	builtin     string
+	title       string
+	clients     []int
+	standbyCost bool // it has one
 }
 
 var benchRuns = []benchRun{
-	{"insert.sql", benchInsert, "Single-row insert, commits per second", "commits/s", true},
-	{"select.sql", benchSelect, "Select of one row by primary key, per second", "selects/s", false},
+	{key: "insert", script: benchInsert, title: "Single-row insert, commits per second", clients: []int{1, 16, 64}, standbyCost: true},
+	{key: "select", script: benchSelect, title: "Select of one row by primary key, per second", clients: []int{1, 16, 64}},
+	{key: "tpcb", builtin: "tpcb-like", title: "pgbench's TPC-B-like transaction (scale 10), per second", clients: []int{1, 16}, standbyCost: true},
+	{key: "scan", script: benchScan, title: "Aggregates over a table of one million rows, per second", clients: []int{1}},
 }
 
-// Bench measures commits per second of single-row inserts, and selects by
-// primary key, with one realtime standby, without one, and of PostgreSQL with
+// BenchOptions say what Bench measures.
+type BenchOptions struct {
+	Dir     string // of the systems it makes
+	Port    int    // the first of 30
+	Seconds int    // each pgbench takes
+	Rounds  int    // in each every system has its turn
+	Only    string // keys of benchRuns, separated by commas; empty: all
+}
+
+func (o BenchOptions) runs() ([]benchRun, error) {
+	if o.Seconds < 1 || o.Rounds < 1 {
+		return nil, fmt.Errorf("-seconds %d -rounds %d: at least 1 of each", o.Seconds, o.Rounds)
+	}
+	if o.Only == "" {
+		return benchRuns, nil
+	}
+	var rs []benchRun
+	for _, key := range strings.Split(o.Only, ",") {
+		i := slices.IndexFunc(benchRuns, func(b benchRun) bool { return b.key == key })
+		if i < 0 {
+			return nil, fmt.Errorf("-only %s: there is insert, select, tpcb and scan", key)
+		}
+		rs = append(rs, benchRuns[i])
+	}
+	return rs, nil
+}
+
+// Bench measures with one realtime standby, without one, and PostgreSQL with
 // one synchronous standby where its server is installed. The systems take turns,
-// round by round, so that a slow moment of the machine hits all of them; the
-// best round counts.
-func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin string, out io.Writer) error {
+// round by round, so that a slow moment of the machine hits all of them. The
+// tables have the medians of the rounds; ratios are taken within each round, and
+// their median is shown.
+func Bench(ctx context.Context, o BenchOptions, bin string, out io.Writer) error {
+	runs, err := o.runs()
+	if err != nil {
+		return err
+	}
 	if _, err := exec.LookPath("pgbench"); err != nil {
 		return fmt.Errorf("pgbench is needed (Debian: postgresql-contrib or postgresql-client): %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
 	}
-	for _, b := range benchRuns {
-		if err := os.WriteFile(filepath.Join(dir, b.file), []byte(b.text), 0o644); err != nil {
-			return err
-		}
-	}
-	targets, err := benchTargets(ctx, dir, port, bin, out)
+	targets, err := benchTargets(ctx, o.Dir, o.Port, bin, out)
 	defer func() {
 		for _, t := range targets {
 			if err := t.stop(context.WithoutCancel(ctx)); err != nil {
@@ -83,71 +123,89 @@ func Bench(ctx context.Context, dir string, port, seconds, rounds int, bin strin
 	if err != nil {
 		return err
 	}
-	for _, b := range benchRuns {
-		if err := b.measure(ctx, dir, targets, seconds, rounds, out); err != nil {
+	for _, b := range runs {
+		if err := b.measure(ctx, o, targets, out); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// rates are transactions per second by target, number of clients and round.
+type rates []map[int][]float64
+
 // measure runs one script against all targets and prints its table.
-func (b benchRun) measure(ctx context.Context, dir string, targets []benchTarget, seconds, rounds int, out io.Writer) error {
-	clients := []int{1, 16, 64}
-	res := make([]map[int]benchResult, len(targets))
-	for i := range res {
-		res[i] = map[int]benchResult{}
+func (b benchRun) measure(ctx context.Context, o BenchOptions, targets []benchTarget, out io.Writer) error {
+	what := []string{"-b", b.builtin}
+	if b.script != "" {
+		file := filepath.Join(o.Dir, b.key+".sql")
+		if err := os.WriteFile(file, []byte(b.script), 0o644); err != nil {
+			return err
+		}
+		what = []string{"-f", file}
 	}
-	for _, c := range clients {
-		for r := 0; r < rounds; r++ {
+	res := make(rates, len(targets))
+	for i := range res {
+		res[i] = map[int][]float64{}
+	}
+	for _, c := range b.clients {
+		for r := range o.Rounds {
 			for i, t := range targets {
-				x, err := t.run(ctx, filepath.Join(dir, b.file), c, seconds)
+				x, err := t.run(ctx, what, c, o.Seconds)
 				if err != nil {
-					return fmt.Errorf("%s, %s, %d clients: %w", t.name, b.file, c, err)
+					return fmt.Errorf("%s, %s, %d clients: %w", t.name, b.key, c, err)
 				}
-				fmt.Fprintf(out, "  %-42s %3d clients  round %d  %9.0f %s  %7.3f ms\n", t.name, c, r+1, x.tps, b.unit, x.latency)
-				if x.tps > res[i][c].tps {
-					res[i][c] = x
-				}
+				fmt.Fprintf(out, "  %-6s  %-42s %3d clients  round %d  %9.1f/s  %8.3f ms\n", b.key, t.name, c, r+1, x.tps, x.latency)
+				res[i][c] = append(res[i][c], x.tps)
 			}
 		}
 	}
-	b.print(out, targets, clients, res, seconds, rounds)
+	b.print(out, targets, res, o)
 	return nil
 }
 
-func (b benchRun) print(out io.Writer, targets []benchTarget, clients []int, res []map[int]benchResult, seconds, rounds int) {
-	fmt.Fprintf(out, "\n%s (pgbench -M prepared, %d s, best of %d), by clients\n\n", b.title, seconds, rounds)
-	fmt.Fprintf(out, "| %-42s |", "system")
-	for _, c := range clients {
-		fmt.Fprintf(out, " %9s |", fmt.Sprintf("%d", c))
-	}
-	fmt.Fprintln(out)
-	for i, t := range targets {
-		fmt.Fprintf(out, "| %-42s |", t.name)
-		for _, c := range clients {
-			fmt.Fprintf(out, " %9.0f |", res[i][c].tps)
-		}
-		fmt.Fprintln(out)
-	}
-	ratio := func(name string, a, b int, cost bool) {
+func (b benchRun) print(out io.Writer, targets []benchTarget, res rates, o BenchOptions) {
+	fmt.Fprintf(out, "\n%s (pgbench -M prepared, median of %d rounds of %d s), by clients\n\n", b.title, o.Rounds, o.Seconds)
+	row := func(name string, cell func(clients int) string) {
 		fmt.Fprintf(out, "| %-42s |", name)
-		for _, c := range clients {
-			v := res[a][c].tps / res[b][c].tps
-			if cost {
-				fmt.Fprintf(out, " %8.1f%% |", 100*(1-v))
-			} else {
-				fmt.Fprintf(out, " %8.2fx |", v)
-			}
+		for _, c := range b.clients {
+			fmt.Fprintf(out, " %9s |", cell(c))
 		}
 		fmt.Fprintln(out)
+	}
+	row("system", strconv.Itoa)
+	row(strings.Repeat("-", 42), func(int) string { return "--------:" })
+	for i, t := range targets {
+		row(t.name, func(c int) string {
+			if m := median(res[i][c]); m >= 100 {
+				return fmt.Sprintf("%.0f", m)
+			} else {
+				return fmt.Sprintf("%.1f", m)
+			}
+		})
 	}
 	if b.standbyCost {
-		ratio("cost of the realtime standby", 0, 1, true)
+		row("cost of the realtime standby", func(c int) string { return fmt.Sprintf("%.1f%%", 100*(1-ratio(res[0][c], res[1][c]))) })
 	}
 	if len(targets) > 2 {
-		ratio("with standby / PostgreSQL with standby", 0, 2, false)
+		row("with standby / PostgreSQL with standby", func(c int) string { return fmt.Sprintf("%.2fx", ratio(res[0][c], res[2][c])) })
 	}
+	fmt.Fprintln(out)
+}
+
+// ratio is the median of the ratios of the rounds.
+func ratio(a, b []float64) float64 {
+	var q []float64
+	for i := range a {
+		q = append(q, a[i]/b[i])
+	}
+	return median(q)
+}
+
+func median(x []float64) float64 {
+	x = slices.Sorted(slices.Values(x))
+	n := len(x)
+	return (x[n/2] + x[(n-1)/2]) / 2
 }
 
 // benchTargets starts the systems; those started are returned even on error.
@@ -172,8 +230,11 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 		if err != nil {
 			return ts, err
 		}
-		err = execAll(ctx, c, benchTable, benchReadTable, benchRows)
+		err = execAll(ctx, c, benchTable, benchReadTable, benchRows, benchScanTable, benchScanRows)
 		c.Close(ctx)
+		if err == nil {
+			err = ts[len(ts)-1].initTPCB(ctx)
+		}
 		if err != nil {
 			return ts, fmt.Errorf("%s: %w", name, err)
 		}
@@ -186,7 +247,17 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 		return ts, err
 	}
 	ts = append(ts, *pg)
-	return ts, nil
+	return ts, pg.initTPCB(ctx)
+}
+
+// initTPCB makes the tables of pgbench's own scripts.
+func (t benchTarget) initTPCB(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "pgbench", append([]string{"-i", "-q", "-s", "10"}, t.conn...)...)
+	cmd.Env = append(os.Environ(), t.env...)
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pgbench -i: %w\n%s", err, b)
+	}
+	return nil
 }
 
 func execAll(ctx context.Context, c *pgconn.PgConn, sqls ...string) error {
@@ -205,8 +276,9 @@ var (
 )
 
 // run is one pgbench run; failed transactions are an error.
-func (t benchTarget) run(ctx context.Context, script string, clients, seconds int) (benchResult, error) {
-	args := append([]string{"-n", "-M", "prepared", "-f", script, "-c", strconv.Itoa(clients), "-j", "2", "-T", strconv.Itoa(seconds)}, t.conn...)
+func (t benchTarget) run(ctx context.Context, what []string, clients, seconds int) (benchResult, error) {
+	args := append([]string{"-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(clients, 2)), "-T", strconv.Itoa(seconds)}, what...)
+	args = append(args, t.conn...)
 	cmd := exec.CommandContext(ctx, "pgbench", args...)
 	cmd.Env = append(os.Environ(), t.env...)
 	b, err := cmd.CombinedOutput()

@@ -36,8 +36,8 @@ const usage = `dw: a whole Datawatch system on this machine
   dw stop   [-dir run] NAME        ends a process normally
   dw start  [-dir run] NAME        starts it again
   dw down   [-dir run] [-wipe]     stops everything; -wipe removes the directory
-  dw bench  [-dir bench] [-port 5436] [-seconds 10] [-rounds 3]
-            commits per second beside PostgreSQL, in one run
+  dw bench  [-dir bench] [-port 5436] [-seconds 3] [-rounds 7] [-only insert,select,tpcb,scan]
+            throughput beside PostgreSQL, in one run
   dw certs  ca | issue | renew | key | show
             certificates and keys for TLS; ` + "`dw certs help`" + ` explains them
 ` + dump.Usage + `  dw help | version
@@ -80,7 +80,7 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	fs.SetOutput(io.Discard)
 	var o Options
 	var wipe, asJSON bool
-	var seconds, rounds int
+	var bench BenchOptions
 	switch name {
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(out, usage)
@@ -101,8 +101,9 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	case "bench":
 		fs.StringVar(&o.Dir, "dir", "bench", "")
 		fs.IntVar(&o.Port, "port", 5436, "")
-		fs.IntVar(&seconds, "seconds", 10, "")
-		fs.IntVar(&rounds, "rounds", 3, "")
+		fs.IntVar(&bench.Seconds, "seconds", 3, "")
+		fs.IntVar(&bench.Rounds, "rounds", 7, "")
+		fs.StringVar(&bench.Only, "only", "", "")
 	case "status", "kill", "stop", "start", "down":
 		fs.StringVar(&o.Dir, "dir", "run", "")
 		fs.BoolVar(&asJSON, "json", false, "")
@@ -136,7 +137,8 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		s.hello(out, o.Dir, s.primary(ctx))
 		return nil
 	case "bench":
-		return Bench(ctx, o.Dir, o.Port, seconds, rounds, bin, out)
+		bench.Dir, bench.Port = o.Dir, o.Port
+		return Bench(ctx, bench, bin, out)
 	}
 	s, err := loadSystem(o.Dir)
 	if err != nil {

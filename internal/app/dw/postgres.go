@@ -103,7 +103,7 @@ func startPostgres(ctx context.Context, dir string, port int) (*benchTarget, err
 	}
 	defer c.Close(ctx)
 	err = execAll(ctx, c, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()",
-		benchTablePG, benchReadTable, benchRows, "VACUUM ANALYZE dw_read")
+		benchTablePG, benchReadTable, benchRows, "VACUUM ANALYZE dw_read", benchScanTable, benchScanRows, "VACUUM ANALYZE dw_scan")
 	if err != nil {
 		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
