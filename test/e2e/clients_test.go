@@ -63,7 +63,9 @@ func psqlCommands(t *testing.T, sys *dw.System) {
 		{"insert into parent(name) values ('a') returning id;", "1\n"},
 		{"insert into parent(name) values (printf('%031d', 1));", "value too long for type character varying(30)"},
 		{"insert into child(pid, k) values (1, 3000000000);", "integer out of range"},
-		{"create sequence s;", "CREATE SEQUENCE is not supported"},
+		{"create sequence s start 5; select nextval('s'), s.nextval;", "5|6\n"}, {`\ds`, "public|s|sequence|SYSDBA"}, {`\d s`, "bigint|5|1|9223372036854775807|1|no|1"},
+		{"create table numbered(a int, b serial); \\d numbered", "b|integer||not null|nextval('numbered_b_seq')"}, {`\d numbered_b_seq`, "Owned by: public.numbered.b"},
+		{"create schema s;", "CREATE SCHEMA is not supported"},
 		{"copy parent to stdout (format binary);", "COPY in binary format is not supported"},
 	} {
 		out, err := client(t, sys, x.command+"\n", "psql", "-qA")

@@ -58,13 +58,14 @@ type relation struct {
 	oid     int64
 	name    string
 	schema  string // main, temp
-	kind    string // r, v, i
+	kind    string // r, v, i, S
 	sql     string
 	parent  *relation // of an index: its table
 	columns []column
 	indexes []*relation
 	def     *dialect.TableDef // of a table, if it could be taken apart
 	trigger int
+	seq     *sequence // of a sequence
 
 	// Indexes.
 	stored  string // SQLite's name
@@ -225,7 +226,7 @@ func (s *snapshot) load(db *sqlite3.Conn, schema string, hidden func(string) boo
 		err := each(db, `SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, ?2) WHERE hidden <> 1`, func(st *sqlite3.Stmt) {
 			c := column{name: st.ColumnText(0), decl: st.ColumnText(1), notNull: st.ColumnBool(2), pk: st.ColumnInt(4), generated: st.ColumnInt(5) > 1}
 			if st.ColumnType(3) != sqlite3.NULL {
-				d := st.ColumnText(3)
+				d := plainDefault(st.ColumnText(3))
 				c.def = &d
 			}
 			c.typ = dialect.TypeOf(c.decl)
@@ -262,6 +263,11 @@ func (s *snapshot) load(db *sqlite3.Conn, schema string, hidden func(string) boo
 			sort.Slice(i.keys, func(a, b int) bool { return r.columns[i.keys[a].att-1].pk < r.columns[i.keys[b].att-1].pk })
 			r.indexes = append([]*relation{i}, r.indexes...)
 			s.rels = append(s.rels, i)
+		}
+	}
+	if schema == "main" {
+		if err := s.loadSequences(db); err != nil {
+			return err
 		}
 	}
 	for k, t := range triggers {

@@ -123,7 +123,7 @@ func (s *state) functions() error {
 		{"pg_get_expr", 2, inn, expr}, {"pg_get_expr", 3, inn, expr},
 		{"pg_partition_ancestors", 1, inn, lookup(func(_ *snapshot, oid int64, _ []sqlite3.Value) any { return oid })},
 		{"pg_partition_root", 1, inn, null}, {"pg_get_partition_constraintdef", 1, inn, null},
-		{"pg_get_ruledef", 2, inn, null}, {"pg_get_serial_sequence", 2, inn, null},
+		{"pg_get_ruledef", 2, inn, null}, {"pg_get_serial_sequence", 2, inn, text(func(a []string) any { return s.serialSequence(a[0], a[1]) })},
 		{"pg_get_function_result", 1, inn, null}, {"pg_get_function_arguments", 1, inn, null},
 		{"pg_get_function_identity_arguments", 1, inn, null}, {"pg_get_partkeydef", 1, inn, null},
 		{"pg_get_statisticsobjdef_columns", 1, inn, null}, {"pg_relation_is_publishable", 1, inn, value(false)},

@@ -31,7 +31,7 @@ func infoTables(s *snapshot) (out [][]any) {
 
 func infoColumns(s *snapshot) (out [][]any) {
 	for _, r := range s.rels {
-		if r.kind == "i" {
+		if r.kind == "i" || r.kind == "S" {
 			continue
 		}
 		for n, c := range r.columns {

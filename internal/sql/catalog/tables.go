@@ -118,6 +118,13 @@ var tables = []table{
 	unique_constraint_catalog text, unique_constraint_schema text, unique_constraint_name text, match_option text, update_rule text,
 	delete_rule text`, infoReferences},
 
+	{"information_schema.sequences", `sequence_catalog text, sequence_schema text, sequence_name text, data_type text, numeric_precision int,
+	numeric_precision_radix int, numeric_scale int, start_value text, minimum_value text, maximum_value text, increment text, cycle_option text`, infoSequences},
+	{"pg_sequence", "seqrelid bigint, seqtypid bigint, seqstart bigint, seqincrement bigint, seqmax bigint, seqmin bigint, seqcache bigint, seqcycle boolean", pgSequence},
+	{"pg_sequences", `schemaname name, sequencename name, sequenceowner name, data_type text, start_value bigint, min_value bigint, max_value bigint,
+	increment_by bigint, cycle boolean, cache_size bigint, last_value bigint`, pgSequences},
+	{"pg_depend", "classid bigint, objid bigint, objsubid int, refclassid bigint, refobjid bigint, refobjsubid int, deptype char(1)", pgDepend},
+
 	// What there is none of.
 	{"pg_inherits", "inhrelid bigint, inhparent bigint, inhseqno int, inhdetachpending boolean", nil},
 	{"pg_partitioned_table", "partrelid bigint, partstrat char(1), partnatts smallint, partdefid bigint, partattrs text, partexprs text", nil},
@@ -139,10 +146,7 @@ var tables = []table{
 	{"pg_enum", "oid bigint, enumtypid bigint, enumsortorder real, enumlabel name", nil},
 	{"pg_foreign_table", "ftrelid bigint, ftserver bigint, ftoptions text", nil},
 	{"pg_foreign_server", "oid bigint, srvname name", nil},
-	{"pg_sequence", "seqrelid bigint, seqtypid bigint, seqstart bigint, seqincrement bigint, seqmax bigint, seqmin bigint, seqcache bigint, seqcycle boolean", nil},
-	{"pg_sequences", "schemaname name, sequencename name, sequenceowner name, last_value bigint", nil},
 	{"pg_matviews", "schemaname name, matviewname name, matviewowner name, definition text", nil},
-	{"pg_depend", "classid bigint, objid bigint, objsubid int, refclassid bigint, refobjid bigint, refobjsubid int, deptype char(1)", nil},
 	{"pg_prepared_xacts", "xid bigint, gid text, prepared timestamptz, owner name, database name", nil},
 }
 
@@ -169,7 +173,7 @@ func pgClass(s *snapshot) (out [][]any) {
 		switch r.kind {
 		case "i":
 			am, natts = amBtree, len(r.keys)
-		case "v":
+		case "v", "S":
 			am = 0
 		}
 		if r.schema == "temp" {

@@ -43,19 +43,13 @@ func (st *Statement) createTable(t []token) (refused string, err error) {
 	for i := range d.Columns {
 		c := &d.Columns[i]
 		if c.identity > 0 || c.serial {
-			if !d.keyOf(c) {
-				return "an identity or serial column that is not the primary key", nil
+			own, refused, err := st.numbered(d, c)
+			if err != nil || refused != "" {
+				return refused, err
 			}
-			if c.rest > c.typ && !c.serial {
-				st.edits = append(st.edits, edit{t[c.typ].start, t[c.rest-1].end, "INTEGER"})
+			if !own {
+				continue
 			}
-			if c.identity > 0 {
-				if args := t[c.identity:c.identityEnd]; !plainIdentity(args) {
-					return "an identity column with options other than START 1 and INCREMENT 1", nil
-				}
-				st.edits = append(st.edits, edit{t[c.identity].start, t[c.identityEnd-1].end, ""})
-			}
-			continue
 		}
 		if check := st.typeCheck(c, d.keyOf(c)); check != "" {
 			// Last: SQLite gives constraints without a name that of the one before.
@@ -106,17 +100,6 @@ func (st *Statement) addColumn(t []token) error {
 		return st.defaultOf(t, c)
 	}
 	return nil
-}
-
-// plainIdentity reports whether the options of an identity column are those
-// that SQLite's row numbers follow.
-func plainIdentity(t []token) bool {
-	for _, x := range t {
-		if x.kind == tNumber && x.val != "1" {
-			return false
-		}
-	}
-	return true
 }
 
 // typeCheck is the CHECK constraint that enforces a declared type; "" when

@@ -36,8 +36,9 @@ const (
 	Unsupported             // Name: the feature
 	NoOp                    // Tag: accepted, does nothing
 	Copy                    // Copy
-	Batch                   // Tables: statements executed as one
+	Batch                   // Tables: statements executed as one; Name, Value: a table that is dropped or renamed by them, and its new name
 	AlterTable              // Name; Value: the constraint to add; Tables: columns of a primary key
+	Sequence                // Verb: CREATE, ALTER or DROP; Sequence
 )
 
 // Modes are the options of BEGIN and SET TRANSACTION; "" and nil: not given.
@@ -76,6 +77,10 @@ type Statement struct {
 	Modes          Modes
 	Backup         BackupSpec
 	Copy           *CopySpec
+	Sequence       *SequenceSpec
+	Sequences      []*SequenceSpec // to be made with the table
+	Renamed        *Rename
+	Moves          bool // it drops or renames tables or columns, which sequences may belong to
 	Default, Local bool
 	IfExists       bool
 	Chain, Analyze bool
@@ -264,6 +269,8 @@ func (p *parser) parse() (*Statement, error) {
 			return p.alterUser()
 		case p.accept("SYSTEM"):
 			return p.alterSystem()
+		case p.peek().is("SEQUENCE"):
+			return p.sequence("ALTER")
 		case p.accept("TABLE"):
 			if st := p.alterTable(); st != nil {
 				return st, nil
@@ -277,6 +284,9 @@ func (p *parser) parse() (*Statement, error) {
 	case "ATTACH", "DETACH":
 		return unsupported(first.up + " DATABASE"), nil
 	case "CREATE", "DROP":
+		if st, err := p.sequence(first.up); st != nil || err != nil {
+			return st, err
+		}
 		if st := p.createDrop(first.up); st != nil {
 			return st, nil
 		}
@@ -299,7 +309,7 @@ func (p *parser) parse() (*Statement, error) {
 // createDrop refuses, by name, what SQLite would call a syntax error.
 func (p *parser) createDrop(verb string) *Statement {
 	switch w := p.peek(); {
-	case w.in("USER", "ROLE", "GROUP", "SCHEMA", "DATABASE", "TABLESPACE", "SEQUENCE", "FUNCTION", "PROCEDURE",
+	case w.in("USER", "ROLE", "GROUP", "SCHEMA", "DATABASE", "TABLESPACE", "FUNCTION", "PROCEDURE",
 		"EXTENSION", "DOMAIN", "TYPE", "AGGREGATE", "OPERATOR", "RULE", "PUBLICATION", "SUBSCRIPTION", "POLICY",
 		"CAST", "COLLATION", "CONVERSION", "LANGUAGE", "SERVER", "STATISTICS", "HUGE", "CLUSTER"):
 		return unsupported(verb + " " + w.up)
@@ -373,129 +383,6 @@ func (p *parser) modes(st *Statement) (*Statement, error) {
 		}
 	}
 	return st, nil
-}
-
-func (p *parser) set() (*Statement, error) {
-	st := &Statement{Kind: Set, Tag: "SET"}
-	switch {
-	case p.accept("TRANSACTION"):
-		if p.accept("SNAPSHOT") {
-			return unsupported("SET TRANSACTION SNAPSHOT"), nil
-		}
-		st.Kind = SetTransaction
-		return p.modes(st)
-	case p.accept("SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"):
-		st.Kind = SetCharacteristics
-		return p.modes(st)
-	case p.accept("CONSTRAINTS"):
-		return unsupported("SET CONSTRAINTS"), nil
-	case p.accept("IDENTITY_INSERT"):
-		return &Statement{Kind: NoOp, Tag: "SET"}, nil
-	}
-	if p.accept("LOCAL") {
-		st.Local = true
-	} else {
-		p.accept("SESSION")
-	}
-	switch {
-	case p.accept("TIME", "ZONE"):
-		st.Name = "timezone"
-		return p.setValue(st)
-	case p.accept("NAMES"):
-		st.Name = "client_encoding"
-		return p.setValue(st)
-	case p.accept("AUTHORIZATION"):
-		st.Name = "session_authorization"
-		return p.setValue(st)
-	case p.accept("ROLE"):
-		st.Name = "role"
-		return p.setValue(st)
-	}
-	n, err := p.paramName()
-	if err != nil {
-		return nil, err
-	}
-	st.Name = n
-	if p.any("=", "TO") == "" {
-		return nil, p.err()
-	}
-	return p.setValue(st)
-}
-
-// paramName reads name or class.name.
-func (p *parser) paramName() (string, error) {
-	n, err := p.name()
-	if err != nil {
-		return "", err
-	}
-	for p.accept(".") {
-		m, err := p.name()
-		if err != nil {
-			return "", err
-		}
-		n += "." + m
-	}
-	return n, nil
-}
-
-func (p *parser) setValue(st *Statement) (*Statement, error) {
-	if p.accept("DEFAULT") {
-		st.Default = true
-		return p.end(st)
-	}
-	var vals []string
-	for {
-		neg := ""
-		if t := p.peek(); t.is("-") || t.is("+") {
-			p.i++
-			if t.is("-") {
-				neg = "-"
-			}
-		}
-		t := p.peek()
-		if t.kind == tOp || t.kind == tParam {
-			return nil, p.err()
-		}
-		p.i++
-		vals = append(vals, neg+t.val)
-		if !p.accept(",") {
-			break
-		}
-	}
-	st.Value = strings.Join(vals, ", ")
-	return p.end(st)
-}
-
-func (p *parser) reset() (*Statement, error) {
-	st := &Statement{Kind: Reset, Tag: "RESET"}
-	return p.showName(st)
-}
-
-func (p *parser) show() (*Statement, error) {
-	return p.showName(&Statement{Kind: Show, Tag: "SHOW"})
-}
-
-func (p *parser) showName(st *Statement) (*Statement, error) {
-	switch {
-	case p.accept("ALL"):
-		st.Name = "ALL"
-		return p.end(st)
-	case p.accept("TIME", "ZONE"):
-		st.Name = "timezone"
-		return p.end(st)
-	case p.accept("TRANSACTION", "ISOLATION", "LEVEL"):
-		st.Name = "transaction_isolation"
-		return p.end(st)
-	case p.accept("SESSION", "AUTHORIZATION"):
-		st.Name = "session_authorization"
-		return p.end(st)
-	}
-	n, err := p.paramName()
-	if err != nil {
-		return nil, err
-	}
-	st.Name = n
-	return p.end(st)
 }
 
 func (p *parser) lock() (*Statement, error) {

@@ -53,6 +53,9 @@ func (st *Statement) pgSyntax(t []token, i int) (int, bool) {
 	x := t[i]
 	at := func(k int, words ...string) bool { return k < len(t) && t[k].in(words...) }
 	span := func(from, to int, s string) { st.edits = append(st.edits, edit{t[from].start, t[to].end, s}) }
+	if last, ok := st.sequenceCall(t, i); ok {
+		return last, true
+	}
 	switch {
 	case (x.is("~") || x.is("!")) && i > 0 && endsOperand(t[i-1]):
 		if op, n := matching(t, i); n > 0 {

@@ -165,7 +165,13 @@ func (st *Statement) rewrite() error {
 		if st.refused, err = st.createTable(t); err != nil {
 			return err
 		}
+	case "DROP TABLE":
+		st.Moves = true
 	case "ALTER TABLE":
+		for _, x := range t {
+			st.Moves = st.Moves || x.is("RENAME") || x.is("DROP")
+		}
+		st.Renamed = renames(t)
 		if err := st.addColumn(t); err != nil {
 			return err
 		}
@@ -216,7 +222,7 @@ func (st *Statement) rewrite() error {
 			i++
 		case x.in("DATE", "TIMESTAMP", "TIME", "TIMESTAMPTZ") && i+1 < len(t) && t[i+1].kind == tString && !create:
 			st.replace(x, "")
-		case create && x.in("SERIAL", "BIGSERIAL", "SERIAL4", "SERIAL8", "SMALLSERIAL", "SERIAL2") && i > 0 && t[i-1].isName():
+		case create && x.in("SERIAL", "BIGSERIAL", "SERIAL4", "SERIAL8", "SMALLSERIAL", "SERIAL2") && i > 0 && t[i-1].isName() && len(st.Sequences) == 0:
 			st.replace(x, "INTEGER")
 		case create && x.is("USING") && next("BTREE"):
 			st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})

@@ -19,6 +19,11 @@ type authRecord struct {
 
 type column struct{ table, name string }
 
+// systemTable reports the server's own tables.
+func systemTable(name string) bool {
+	return strings.EqualFold(name, userTable) || strings.EqualFold(name, seqTable)
+}
+
 // userTable keeps the users; only the server itself reads or writes it.
 const userTable = "SYSUSERS"
 
@@ -68,21 +73,21 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, name3, name4, sche
 	}
 	switch action {
 	case sqlite3.AUTH_READ:
-		if strings.EqualFold(name3, userTable) {
-			return deny("42501", "permission denied for table "+userTable)
+		if systemTable(name3) {
+			return deny("42501", "permission denied for table "+strings.ToUpper(name3))
 		}
 		if len(c.rec.reads) < 64 {
 			c.rec.reads = append(c.rec.reads, column{name3, name4})
 		}
 	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE, sqlite3.AUTH_DROP_TABLE,
 		sqlite3.AUTH_CREATE_TABLE, sqlite3.AUTH_DROP_VIEW:
-		if strings.EqualFold(name3, userTable) {
-			return deny("42501", "permission denied for table "+userTable)
+		if systemTable(name3) {
+			return deny("42501", "permission denied for table "+strings.ToUpper(name3))
 		}
 	case sqlite3.AUTH_ALTER_TABLE, sqlite3.AUTH_CREATE_INDEX, sqlite3.AUTH_CREATE_TRIGGER, sqlite3.AUTH_CREATE_TEMP_TRIGGER,
 		sqlite3.AUTH_DROP_INDEX, sqlite3.AUTH_DROP_TRIGGER:
-		if strings.EqualFold(name4, userTable) {
-			return deny("42501", "permission denied for table "+userTable)
+		if systemTable(name4) {
+			return deny("42501", "permission denied for table "+strings.ToUpper(name4))
 		}
 	case sqlite3.AUTH_ATTACH, sqlite3.AUTH_DETACH:
 		return deny("0A000", "ATTACH and DETACH are not supported: a commit over two databases would not be atomic")

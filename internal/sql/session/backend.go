@@ -121,6 +121,8 @@ type Backend struct {
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
 	parsed *cache // statements by text
+	seqs   sequences
+	bg     background
 
 	mu       sync.Mutex
 	sessions map[uint32]*Session
@@ -208,6 +210,9 @@ func (b *Backend) StatusChanged() {
 	}
 	st := b.cfg.DB.Status()
 	open := isOpen(st)
+	if b.noWrites() {
+		b.seqs.forget() // another database may hand out numbers before this one does again
+	}
 	if b.wasOpen.Swap(open) && !open {
 		go b.rollbackAll("the database went to status "+st.String(), func() bool { return !isOpen(b.cfg.DB.Status()) })
 	}
@@ -346,6 +351,7 @@ func (b *Backend) Close(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	b.ticker.run(0)
 	b.mu.Unlock()
+	b.bg.stop()
 	if err := b.gate.lock(ctx, 0); err != nil {
 		return fmt.Errorf("end writers: %w", err)
 	}

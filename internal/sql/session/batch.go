@@ -55,7 +55,7 @@ func (s *Session) batch(p *parsed) error {
 			if st.p.Kind != dialect.SQL {
 				return &sqlapi.Error{Code: "0A000", Message: sql + " is not supported"}
 			}
-			if _, _, err := (&Portal{st: st, s: s}).exec(c); err != nil {
+			if _, _, err := (&Portal{st: st, s: s}).withSequences(c); err != nil {
 				return s.mapError(err, st)
 			}
 		}
@@ -66,8 +66,8 @@ func (s *Session) batch(p *parsed) error {
 // alterTable adds a constraint: the table is made anew with it, its rows are
 // copied, and its indexes and triggers are made again, all in one transaction.
 func (s *Session) alterTable(p *parsed) error {
-	if strings.EqualFold(p.Name, userTable) {
-		return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + userTable}
+	if systemTable(p.Name) {
+		return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + strings.ToUpper(p.Name)}
 	}
 	return s.atomic(p.Tag, func(c *conn) error {
 		c.internal = true

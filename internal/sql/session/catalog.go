@@ -1,8 +1,6 @@
 package session
 
 import (
-	"strings"
-
 	"github.com/ncruces/go-sqlite3"
 
 	"datawatch/internal/sql/catalog"
@@ -28,7 +26,7 @@ func (c *conn) catalog() error {
 		},
 		Database: func() string { return c.b.cfg.DatabaseName },
 		Users:    userNames,
-		Hidden:   func(t string) bool { return strings.EqualFold(t, userTable) },
+		Hidden:   systemTable,
 	})
 }
 

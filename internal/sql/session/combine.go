@@ -153,7 +153,11 @@ func (b *Backend) common(c *conn, queue []waiter, landed <-chan struct{}) ([]wai
 	ctx, cancel := context.WithTimeout(context.Background(), commonPatience)
 	defer cancel()
 	c.interruptBy(ctx)
-	if err := c.run("COMMIT"); err != nil {
+	err := c.seqCommit()
+	if err == nil {
+		err = c.run("COMMIT")
+	}
+	if err != nil {
 		c.file.Err() // of nobody's statement
 		return queue, false
 	}

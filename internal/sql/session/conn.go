@@ -41,19 +41,22 @@ const (
 
 // conn is a SQLite connection with its prepared statements.
 type conn struct {
-	b      *Backend
-	kind   connKind
-	db     *sqlite3.Conn
-	file   *sqlitevfs.File
-	h      Handle
-	stmts  map[string]*cstmt
-	tick   uint64
-	sess   atomic.Pointer[Session] // who uses it, for functions such as current_user()
-	old    bool
-	tables map[string]*tableInfo // by folded name, see table
-	ddl    bool                  // the schema changed in the transaction under way
-	made   uint32                // schema cookie that the cached statements were made for
-	gen    uint64                // and Backend.schemaGen
+	b          *Backend
+	kind       connKind
+	db         *sqlite3.Conn
+	file       *sqlitevfs.File
+	h          Handle
+	stmts      map[string]*cstmt
+	tick       uint64
+	sess       atomic.Pointer[Session] // who uses it, for functions such as current_user()
+	old        bool
+	seqOwn     map[string]*numbers   // reserved by the transaction under way, for it alone
+	seqChanged map[string]bool       // sequences that it has made, changed or dropped
+	locked     bool                  // it has the write lock
+	tables     map[string]*tableInfo // by folded name, see table
+	ddl        bool                  // the schema changed in the transaction under way
+	made       uint32                // schema cookie that the cached statements were made for
+	gen        uint64                // and Backend.schemaGen
 
 	// What the authorizer saw during the last prepare.
 	internal bool // statements of the server itself: nothing is forbidden

@@ -82,6 +82,9 @@ func (c *conn) functions() error {
 			return fmt.Errorf("register function %s: %w", d.name, err)
 		}
 	}
+	if err := c.sequenceFunctions(); err != nil {
+		return err
+	}
 	return c.pgFunctions()
 }
 

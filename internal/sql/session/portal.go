@@ -442,6 +442,8 @@ func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 	switch {
 	case !st.main && s.own != nil && (s.b.standby() || s.tx.readOnly || !s.tx.active):
 		rows, n, err = p.writeTemp()
+	case st.p.Sequences != nil || st.p.Moves && !st.p.Temp:
+		err = s.atomic(st.p.Tag, func(c *conn) (err error) { rows, n, err = p.withSequences(c); return err })
 	case s.tx.active || s.simple != 1:
 		if !s.tx.active { // a series: it commits at Sync
 			s.begin(dialect.Modes{}, true)

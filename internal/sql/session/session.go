@@ -29,9 +29,11 @@ type Session struct {
 	simple  int // Runs of the simple query that are still to come; 0 in an extended series
 	closed  bool
 	modeGen uint64
-	txTime  time.Time // now() inside a transaction
-	seen    base.LSN  // what the running statement has looked at under a write lock that it no longer has; see errorSeen
-	turn    chan bool // where the session waits for the write lock; see waiter
+	txTime  time.Time        // now() inside a transaction
+	seen    base.LSN         // what the running statement has looked at under a write lock that it no longer has; see errorSeen
+	seqs    map[string]int64 // what nextval gave last, for currval
+	lastSeq string           // and of which sequence, for lastval
+	turn    chan bool        // where the session waits for the write lock; see waiter
 
 	// Interruption.
 	cmu     sync.Mutex

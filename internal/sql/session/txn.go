@@ -120,6 +120,7 @@ func (s *Session) lockStore(c *conn) (*conn, error) {
 		return nil, fmt.Errorf("take the write lock: %w", err)
 	}
 	c.use(s)
+	c.locked = true
 	b.holder.Store(s)
 	return c, nil
 }
@@ -139,6 +140,8 @@ func (b *Backend) release(c *conn) base.LSN {
 		b.log.Error("rollback failed; the connection is replaced", "err", err)
 	}
 	c.unuse()
+	c.locked = false
+	c.seqEnd()
 	ddl := c.ddl
 	if ddl {
 		c.ddl = false
@@ -353,7 +356,10 @@ func (s *Session) commit() error {
 		s.endTx(true)
 		return nil
 	}
-	err := t.c.run("COMMIT")
+	err := t.c.seqCommit()
+	if err == nil {
+		err = t.c.run("COMMIT")
+	}
 	if err != nil && t.c.file != nil {
 		err = s.storeError(t.c, err)
 	}

@@ -156,6 +156,8 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, s.batch(st)
 	case dialect.AlterTable:
 		return st.Tag, s.alterTable(st)
+	case dialect.Sequence:
+		return st.Tag, s.sequenceStmt(st)
 	case dialect.LockTable:
 		return st.Tag, s.lockTable(st)
 	case dialect.Vacuum, dialect.Analyze:
@@ -202,6 +204,12 @@ func notInBlock(what string) error {
 	return &sqlapi.Error{Code: "25001", Message: what + " cannot run inside a transaction block"}
 }
 
+func (s *Session) notice(code, msg string) {
+	if s.notify != nil {
+		s.notify.Notice(&sqlapi.Error{Severity: "NOTICE", Code: code, Message: msg})
+	}
+}
+
 func (s *Session) warn(code, msg string) {
 	if s.notify != nil {
 		s.notify.Notice(&sqlapi.Error{Severity: "WARNING", Code: code, Message: msg})
@@ -235,8 +243,8 @@ func (s *Session) lockTable(st *parsed) error {
 		return err
 	}
 	for _, t := range st.Tables {
-		if strings.EqualFold(t, userTable) {
-			return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + userTable}
+		if systemTable(t) {
+			return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + strings.ToUpper(t)}
 		}
 		if _, _, _, _, _, err := c.db.TableColumnMetadata("", t, ""); err != nil {
 			return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", t)}
@@ -261,8 +269,8 @@ func (s *Session) vacuum(st *parsed) error {
 		return s.b.notOpen()
 	}
 	if st.Name != "" {
-		if strings.EqualFold(st.Name, userTable) {
-			return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + userTable}
+		if systemTable(st.Name) {
+			return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + strings.ToUpper(st.Name)}
 		}
 		if err := s.haveTable(st.Name); err != nil {
 			return err
