@@ -20,7 +20,7 @@ func (st *Statement) numbered(d *TableDef, c *ColumnDef) (sequence bool, refused
 		st.edits = append(st.edits, edit{t[c.identity].start, t[c.identityEnd-1].end, ""})
 	}
 	if d.keyOf(c) && plain {
-		if c.rest > c.typ && !c.serial {
+		if c.rest > c.typ {
 			st.edits = append(st.edits, edit{t[c.typ].start, t[c.rest-1].end, "INTEGER"})
 		}
 		return false, "", nil

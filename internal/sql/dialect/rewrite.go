@@ -222,8 +222,6 @@ func (st *Statement) rewrite() error {
 			i++
 		case x.in("DATE", "TIMESTAMP", "TIME", "TIMESTAMPTZ") && i+1 < len(t) && t[i+1].kind == tString && !create:
 			st.replace(x, "")
-		case create && x.in("SERIAL", "BIGSERIAL", "SERIAL4", "SERIAL8", "SMALLSERIAL", "SERIAL2") && i > 0 && t[i-1].isName() && len(st.Sequences) == 0:
-			st.replace(x, "INTEGER")
 		case create && x.is("USING") && next("BTREE"):
 			st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})
 			i++

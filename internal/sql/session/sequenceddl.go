@@ -257,8 +257,8 @@ func (s *Session) sequenceStmt(p *parsed) error {
 				}
 				return err
 			}
-			c.touchSequence(fold(n))
 			if p.Verb == "ALTER" {
+				c.touchSequence(fold(n))
 				err = s.alterSequence(c, q, p.Sequence)
 			} else {
 				err = s.dropSequence(c, q, p.Sequence)
@@ -361,6 +361,7 @@ func (s *Session) dropSequence(c *conn, q *seqState, o *dialect.SequenceSpec) er
 		return &sqlapi.Error{Code: "2BP01", Message: fmt.Sprintf("cannot drop sequence %s because other objects depend on it", q.name),
 			Detail: fmt.Sprintf("A default value of table %s depends on sequence %s.", user, q.name)}
 	}
+	c.touchSequence(fold(q.name))
 	_, err = c.query("DELETE FROM main."+seqTable+" WHERE NAME = $1", textValue(q.name))
 	return err
 }
