@@ -22,13 +22,10 @@
 //     the request. A watcher uses a ConfirmReply only while it is still in
 //     the CONFIRM (or STARTUP) stay in which it asked. After the takeover:
 //     Record.Taken was written before the grant left, and every request of a
-//     reign <= n is refused for good, also after a restart of the monitor.
+//     reign <= n is refused, also after a restart of the monitor, unless X
+//     certainly did not open and cannot any more (didNotOpen, below).
 //  2. By a Failover without leave, when X's own watcher reported X's instance
-//     dead. A new incarnation of X has no ValidClaim. If X was only hung, the
-//     monitor has heard the same report: X is suspect (Peer.suspect) until the
-//     primary, Open, reports it Valid again; so is X after any interruption of
-//     its reports to this monitor, which may have hidden one. X's watcher,
-//     which rechecks before it acts, knows best.
+//     dead. It was asked first and has renounced (below).
 //  3. By a Failover of a primary that heard no confirm monitor for 3 x
 //     DW_ERROR_TIME while X's watcher answered it (DW_FAILOVER_FORCE). The
 //     takeover needs X's watcher not to hear P's, and needs P silent here.
@@ -36,6 +33,26 @@
 //     to X is broken, and told to X over that link: it loses its ValidClaim.
 //  5. By a restart of P, which compares positions in Mount. It must see every
 //     standby or ask here; both see the takeover.
+//
+// # What must have been heard
+//
+// X's watcher reports the claim to take over (ValidClaim) only while it holds it:
+// it has renounced when the primary's watcher asked it to, before the primary
+// went on without X; when it has declared X failed; and when it or X was
+// restarted. The claim returns only with a report of the primary, Open, that the
+// archive to X is Valid, and what the primary's watcher sends it arrives in order
+// (package fsm, "Claims"). So X's claim is as good as its newest report, and the
+// monitor must have one over the connection that stands now; no time has to pass.
+// If the newest report is already wrong, X's watcher refuses the grant.
+//
+// A grant names the era of the report it was made by (proto.WatcherStatus.Era),
+// and X's watcher obeys it in that era and the next only. So a report of X two
+// eras later, or of another incarnation of its watcher, that shows X Standby, in
+// no takeover and in the old reign, proves that the grant led to nothing and that
+// nothing of it is on its way; then another may be granted, or the primary of the
+// reign may go on without somebody, if X has no redo that it is without.
+//
+// # Exclusion
 //
 // Decisions exclude each other because one State serves a group, at most one
 // decision is being written at a time, and nothing is answered or sent before

@@ -22,10 +22,9 @@ type Config struct {
 
 type peer struct {
 	cond.Peer
-	fresh     bool      // reported since the epoch
-	suspect   bool      // its archive may have been made Invalid unseen
-	suspectAt time.Time // when it became so
-	exitedAt  time.Time // first report of a normal exit of its instance
+	fresh    bool      // reported since the epoch
+	onLink   bool      // reported over the connection that stands now
+	exitedAt time.Time // first report of a normal exit of its instance
 }
 
 type decisionKind uint8
@@ -45,6 +44,7 @@ type pending struct {
 	next  Record
 	grant proto.Grant
 	inst  string // candidate
+	inc   string // of its watcher
 }
 
 // attempt is a takeover grant that was sent, or may have been.
@@ -52,6 +52,11 @@ type attempt struct {
 	inst string
 	term uint64
 	at   time.Time // sent; after a freeze or restart: learnt of again
+	// The candidate's watcher obeys only in the era of the report the grant was
+	// made by, or the next; based is false after a restart until it reports.
+	based bool
+	inc   string
+	era   uint64
 }
 
 // State of one group. The zero State is not usable; call New.
@@ -75,7 +80,7 @@ type State struct {
 func New(cfg Config, rec Record, now time.Time) State {
 	s := State{cfg: cfg, rec: rec.clone(), epoch: now, lastTick: now, seen: rec.Seen}
 	for _, a := range cfg.Addrs {
-		s.peers = append(s.peers, peer{Peer: cond.Peer{Addr: a}, suspect: true, suspectAt: now})
+		s.peers = append(s.peers, peer{Peer: cond.Peer{Addr: a}})
 	}
 	if t := rec.Taken; t != nil && t.Reign >= s.seen {
 		s.att = attempt{inst: t.Candidate, term: t.Term, at: now}

@@ -9,10 +9,6 @@ import (
 	"datawatch/internal/ha/proto"
 )
 
-// minSettle is the least time between X becoming suspect and the report of
-// the primary that clears it, so that a report already on its way does not.
-const minSettle = time.Second
-
 // Step applies one event. The given state is not changed.
 func Step(s State, ev Event, now time.Time) (State, []Action) {
 	s.peers = append([]peer(nil), s.peers...)
@@ -27,7 +23,7 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 	case Report:
 		s.report(e, now)
 	case Link:
-		s.link(e, now)
+		s.link(e)
 	case Tick, Stalled:
 	case Ask:
 		return s, append(out, s.ask(e, now)...)
@@ -67,7 +63,6 @@ func (s *State) forget(now time.Time) {
 	s.epoch, s.lastTick = now, now
 	for i := range s.peers {
 		s.peers[i].fresh = false
-		s.peers[i].suspect, s.peers[i].suspectAt = true, now
 	}
 	if s.att.inst != "" {
 		s.att.at = now
@@ -92,13 +87,13 @@ func (s *State) byInst(inst string) *peer {
 	return nil
 }
 
-func (s *State) link(e Link, now time.Time) {
+func (s *State) link(e Link) {
 	p := s.byAddr(e.Addr)
 	if p == nil {
 		return
 	}
 	p.Connected = e.Up
-	p.suspect, p.suspectAt = true, now // a report may have been missed
+	p.onLink = false // what it said before may be old
 }
 
 func (s *State) report(e Report, now time.Time) {
@@ -106,11 +101,10 @@ func (s *State) report(e Report, now time.Time) {
 	if p == nil {
 		return
 	}
-	old := p.Peer
-	p.Known, p.Connected, p.Heard, p.Status, p.fresh = true, true, now, e.Status, true
+	p.Known, p.Connected, p.Heard, p.Status, p.fresh, p.onLink = true, true, now, e.Status, true, true
 	in := e.Status.Inst
-	if !e.Status.InstOK || !old.Known || old.Status.Inst.Incarnation != in.Incarnation || old.Status.Incarnation != e.Status.Incarnation {
-		p.suspect, p.suspectAt = true, now
+	if s.att.inst == in.InstName && !s.att.based {
+		s.att.based, s.att.inc, s.att.era = true, e.Status.Incarnation, e.Status.Era
 	}
 	exited := !e.Status.InstOK && (e.Status.InstExitNorm || in.ExitingNormal)
 	switch {
@@ -146,10 +140,6 @@ func (s *State) lift(p peer, now time.Time) {
 			(st.Incarnation != d.AskInc || st.Seq > d.AskSeq) {
 			s.rec = s.rec.without(a.Inst)
 		}
-		if q := s.byInst(a.Inst); q != nil && q.suspect && q.Connected && q.Status.InstOK && q.fresh &&
-			now.Sub(q.suspectAt) >= max(minSettle, s.View(now).ErrorTime()/5) {
-			q.suspect = false
-		}
 	}
 }
 
@@ -170,8 +160,9 @@ func (s State) Failover(req proto.ConfirmRequest, now time.Time) cond.List {
 			"nothing from %s yet; ask again", p.Addr)
 	}
 	l.Add(n >= s.seen, "the request is of the newest reign seen", "it is of reign %d, reign %d was seen", n, s.seen)
-	if t := s.rec.Taken; t != nil {
-		l.Add(n > t.Reign, "its reign was not taken over", "reign %d was granted to %s (decision %d)", t.Reign, t.Candidate, t.Term)
+	if t := s.rec.Taken; t != nil && n <= t.Reign {
+		why, void := s.void(req, now)
+		l.Add(void, "its reign was not taken over", "reign %d was granted to %s (decision %d): %s", t.Reign, t.Candidate, t.Term, why)
 	}
 	return l
 }
@@ -223,14 +214,14 @@ func (s *State) persisted(e Persisted, now time.Time) []Action {
 			Tell{fmt.Sprintf("decision %d: %s may go on without the failed standbys", s.rec.Term, p.inst)},
 		}
 	case decideManual:
-		s.att = attempt{inst: p.inst, term: p.grant.Term, at: now}
+		s.att = attemptOf(p, now)
 		return []Action{Reserved{ID: p.reqID, OK: true, Grant: p.grant}}
 	}
 	q := s.byInst(p.inst)
 	if q == nil {
 		return nil
 	}
-	s.att = attempt{inst: p.inst, term: p.grant.Term, at: now}
+	s.att = attemptOf(p, now)
 	return []Action{
 		Tell{fmt.Sprintf("decision %d: %s takes over from %s", p.grant.Term, p.inst, p.grant.OldPrimary)},
 		SendGrant{q.Addr, p.inst, p.grant},

@@ -36,8 +36,9 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	pp, tp := s.byInst(prim.Inst()), s.byInst(target.Inst())
 	l.Add(pp.fresh, "the primary was heard since this monitor started", "not yet; a takeover by command is possible")
 	l.Add(tp.fresh && tp.Connected, "the standby was heard since this monitor started", "not connected to its watcher")
-	l.Add(!tp.suspect, "the primary reported the archive Valid after the standby's last failure or interruption",
-		"not since %s was interrupted", target.Inst())
+	// What it says of its claim is then of a moment after anything this monitor
+	// may have missed (package comment, "What must have been heard").
+	l.Add(tp.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does")
 	return l
 }
@@ -55,26 +56,48 @@ func (s State) exclusions(l *cond.List, prim, target cond.Peer, now time.Time) {
 	}
 }
 
+func attemptOf(p pending, now time.Time) attempt {
+	return attempt{inst: p.inst, term: p.grant.Term, at: now, based: true, inc: p.inc, era: p.grant.Era}
+}
+
 // didNotOpen reports whether the last granted candidate certainly stands where
-// it stood: its watcher says so in a report received DW_ERROR_TIME after the
-// grant, when nothing of it can be on its way any more.
+// it stood: its watcher says so in a report of an era in which it would refuse
+// the grant, so nothing of it is on its way any more. A watcher that was
+// restarted since never had the grant, or has lost it.
 func (s State) didNotOpen(now time.Time) (string, bool) {
 	if s.att.inst == "" {
 		return "its outcome is unknown", false
 	}
 	v := s.View(now)
-	wait := v.ErrorTime()
-	if now.Sub(s.att.at) < wait {
-		return fmt.Sprintf("decision %d for %s is less than DW_ERROR_TIME old", s.att.term, s.att.inst), false
-	}
 	c, ok := v.Find(s.att.inst)
-	if !ok || !v.InstOK(c) || !s.byInst(c.Inst()).fresh || c.Heard.Sub(s.att.at) < wait || !c.Connected {
+	if !ok || !v.InstOK(c) || !c.Connected || !s.byInst(c.Inst()).onLink {
 		return fmt.Sprintf("the state of %s is unknown", s.att.inst), false
+	}
+	if c.Status.Incarnation == s.att.inc && c.Status.Era < s.att.era+2 {
+		return fmt.Sprintf("decision %d for %s is less than DW_ERROR_TIME old", s.att.term, s.att.inst), false
 	}
 	in := c.Status.Inst
 	if in.Mode != base.ModeStandby || c.Reign() > s.rec.Taken.Reign || c.Status.Cmd != nil ||
 		(c.Status.State != proto.DWOpen && c.Status.State != proto.DWStartup) {
 		return fmt.Sprintf("%s is %s/%s in reign %d, watcher %s", c.Inst(), in.Mode, in.Status, c.Reign(), c.Status.State), false
+	}
+	return "", true
+}
+
+// void reports whether the takeover of the requester's reign came to nothing, so
+// that the requester may go on: the candidate certainly did not open, and it has
+// nothing that the requester is without.
+func (s State) void(req proto.ConfirmRequest, now time.Time) (string, bool) {
+	t := s.rec.Taken
+	if req.Status.Inst.Lineage.Last().ID < t.Reign {
+		return "", false
+	}
+	if why, certain := s.didNotOpen(now); !certain {
+		return why, false
+	}
+	c, _ := s.View(now).Find(s.att.inst)
+	if req.Status.Inst.File.Less(c.Status.Inst.Apply) {
+		return fmt.Sprintf("%s has redo up to %s, %s up to %s", c.Inst(), c.Status.Inst.Apply, req.Status.Inst.InstName, req.Status.Inst.File), false
 	}
 	return "", true
 }
@@ -119,8 +142,8 @@ func (s *State) grant(kind decisionKind, reqID uint64, old string, reign uint64,
 	keep := target.Status.Inst.Keep
 	next.Taken = &Taken{Reign: reign, OldPrimary: old, Candidate: target.Inst(), Term: next.Term, MinKeep: keep,
 		Manual: kind == decideManual, Time: now}
-	return s.write(pending{kind: kind, reqID: reqID, next: next, inst: target.Inst(),
-		grant: proto.Grant{Term: next.Term, OldPrimary: old, Lineage: reign, MinKeep: keep}})
+	return s.write(pending{kind: kind, reqID: reqID, next: next, inst: target.Inst(), inc: target.Status.Incarnation,
+		grant: proto.Grant{Term: next.Term, OldPrimary: old, Lineage: reign, MinKeep: keep, Era: target.Status.Era}})
 }
 
 // reserve writes a manual takeover down before its first step, so that no

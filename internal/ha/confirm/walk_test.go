@@ -126,6 +126,7 @@ func (m *model) status(x *mnode) proto.WatcherStatus {
 		s.Inst.Links = append(s.Inst.Links, proto.MALLink{Inst: o.name, Connected: m.mal(x, o)})
 		s.Remotes = append(s.Remotes, proto.RemoteView{Inst: o.name, DWLink: o.wup && m.ok(x.name, o.name), MALLink: m.mal(x, o)})
 	}
+	s.Era = era(m.now)
 	return s
 }
 
@@ -201,7 +202,7 @@ func (m *model) reopen(x *mnode) {
 // ends accepting redo; the opening follows later.
 func (m *model) takeover(x *mnode, g proto.Grant) {
 	old := m.node(g.OldPrimary)
-	if !x.up || !x.wup || x.primary || x.status != base.StatusOpen || !x.claim || x.claimID != g.Lineage || x.reign() != g.Lineage || m.mal(x, old) ||
+	if !x.up || !x.wup || x.primary || x.status != base.StatusOpen || !x.claim || x.claimID != g.Lineage || x.reign() != g.Lineage || m.mal(x, old) || g.Era+1 < era(m.now) ||
 		(old.wup && old.up && m.ok(x.name, old.name)) {
 		m.toMon[x.name] = append(m.toMon[x.name], GrantReply{Term: g.Term, Msg: "refused"})
 		return

@@ -35,14 +35,14 @@ func (x *m) begin(c Command) {
 		x.answer(c.To, codeBusy, "a recovery is about to end; try again")
 		return
 	}
-	if why := x.outdated(c.MonID); why != "" {
-		x.answer(c.To, codeBusy, "%s", why)
-		return
-	}
-	if w == Takeover && !c.Cmd.Force {
-		// The monitor has seen these conditions hold; meanwhile the primary may
-		// have gone on without this standby.
-		if code, why := x.takeoverConditions(&proto.Grant{Term: x.term, OldPrimary: x.In.Status.ValidClaimFrom}); why != "" {
+	if w == Takeover {
+		// The monitor has seen the conditions hold; meanwhile the primary may have
+		// gone on without this standby.
+		code, why := codeClash, x.outdated(c.Cmd.Era)
+		if why == "" && !c.Cmd.Force {
+			code, why = x.takeoverConditions(&proto.Grant{Term: x.term, OldPrimary: x.In.Status.ValidClaimFrom, Era: c.Cmd.Era})
+		}
+		if why != "" {
 			x.answer(c.To, code, "%s does not take over: %s", x.Cfg.Name, why)
 			return
 		}

@@ -17,7 +17,7 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 		mode = "AUTO"
 	}
 	st := proto.WatcherStatus{
-		Seq: seq, Group: s.Cfg.Group, OGUID: s.Cfg.OGUID, Host: s.Cfg.Host, Port: s.Cfg.Port,
+		Seq: seq, Era: s.era, Group: s.Cfg.Group, OGUID: s.Cfg.OGUID, Host: s.Cfg.Host, Port: s.Cfg.Port,
 		Config: proto.GroupConfig{Type: typ, Mode: mode, ErrorTime: int(s.Cfg.ErrorTime / time.Second),
 			InstErrorTime: int(s.Cfg.InstErrorTime / time.Second), RecoverTime: s.Cfg.RecoverTime, AutoRestart: s.Cfg.AutoRestart,
 			ServiceIPCheck: s.Cfg.ServiceCheck, RlogSendThreshold: s.Cfg.SendThreshold, RlogApplyThreshold: s.Cfg.ApplyThresh,

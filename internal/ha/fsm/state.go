@@ -116,7 +116,6 @@ type Monitor struct {
 	Confirm bool
 	Since   time.Time
 	Seen    time.Time
-	Back    time.Time // heard again after a silence of DW_ERROR_TIME
 }
 
 // Held is a monitor command that holds this watcher.
@@ -272,6 +271,8 @@ type State struct {
 
 	stepAt time.Time // of the newest event
 	awake  time.Time // since this watcher goes on after it stood still
+	era    uint64    // proto.WatcherStatus.Era
+	eraAt  time.Time // when it began
 
 	fault string // an undeclared transition, for tests
 }
@@ -292,6 +293,7 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 		s.recT[r] = cfg.RecoverTime
 	}
 	s.In.Lost, s.unwatched = now, true
+	s.era, s.eraAt = 1, now
 	return s
 }
 

@@ -308,9 +308,6 @@ func (x *m) monDown(id string) {
 
 func (x *m) monStatus(id string) {
 	if mo, ok := x.Mons[id]; ok {
-		if x.now.Sub(mo.Seen) >= x.Cfg.ErrorTime {
-			mo.Back = x.now
-		}
 		mo.Seen = x.now
 		x.Mons[id] = mo
 	}

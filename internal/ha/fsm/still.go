@@ -12,15 +12,25 @@ import "time"
 // ticks come every 100 ms.
 const wake = time.Second
 
-// noteTime notices that this watcher stood still. Step calls it before anything
-// else, so that nothing which was already on its way is carried out first.
+// passed is the time between two moments; that for which the whole machine was
+// suspended shows on the wall clock only.
+func passed(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
+}
+
+// noteTime counts the eras and notices that this watcher stood still. Step calls
+// it before anything else, so that nothing which was already on its way is
+// carried out first.
 func (x *m) noteTime() {
 	gap := time.Duration(0)
 	if !x.stepAt.IsZero() {
-		// A suspended machine shows on the wall clock only.
-		gap = max(x.now.Sub(x.stepAt), x.now.Round(0).Sub(x.stepAt.Round(0)))
+		gap = passed(x.stepAt, x.now)
 	}
 	x.stepAt = x.now
+	if half := max(x.Cfg.ErrorTime/2, time.Millisecond); passed(x.eraAt, x.now) >= half {
+		x.era += uint64(passed(x.eraAt, x.now) / half)
+		x.eraAt = x.now
+	}
 	if gap < wake {
 		return
 	}
@@ -46,18 +56,15 @@ func (x *m) noteTime() {
 	}
 }
 
-// outdated tells why what has just arrived from monitor mon may be a decision of
-// long ago: this watcher or that monitor stood still until DW_ERROR_TIME ago.
-func (x *m) outdated(mon string) string {
-	if x.stoodStill() {
-		return "this watcher stood still until a moment ago; try again"
-	}
-	if mo, ok := x.Mons[mon]; ok && (x.now.Sub(mo.Seen) >= x.Cfg.ErrorTime || !mo.Back.IsZero() && x.now.Sub(mo.Back) < x.Cfg.ErrorTime) {
-		return "the monitor was silent for DW_ERROR_TIME until a moment ago; try again"
+// outdated tells why a decision made by this watcher's report of that era must
+// not be carried out any more: it is two eras old, whatever stood still since,
+// or this watcher has just begun to hear again.
+func (x *m) outdated(era uint64) string {
+	switch {
+	case era+1 < x.era:
+		return "the decision is older than DW_ERROR_TIME; look again, then repeat it"
+	case !x.awake.IsZero() && passed(x.awake, x.now) < x.Cfg.ErrorTime:
+		return "its watcher stood still until a moment ago; try again"
 	}
 	return ""
-}
-
-func (x *m) stoodStill() bool {
-	return !x.awake.IsZero() && x.now.Sub(x.awake) < x.Cfg.ErrorTime
 }

@@ -12,10 +12,12 @@ import (
 	"datawatch/internal/ha/proto"
 )
 
+func (w *world) era(inst string) uint64 { return w.ws[inst].st.Report(0, w.now).Era }
+
 // takeover is what a monitor does by command (manual 6.6, 6.7).
 func (w *world) takeover(inst string, force bool) error {
 	id := fmt.Sprintf("to%d", w.reqs)
-	cmds := []proto.WatcherCommand{{Cmd: proto.DWCmdBegin, Kind: proto.KindTakeover, Force: force}}
+	cmds := []proto.WatcherCommand{{Cmd: proto.DWCmdBegin, Kind: proto.KindTakeover, Force: force, Era: w.era(inst)}}
 	for _, o := range []proto.InstanceCommand{{Cmd: proto.CmdApplyKeep}, {Cmd: proto.CmdMount}, {Cmd: proto.CmdSetMode, Mode: base.ModePrimary},
 		{Cmd: proto.CmdSetArch, State: base.ArchInvalid}, {Cmd: proto.CmdOpen}} {
 		cmds = append(cmds, proto.WatcherCommand{Cmd: proto.DWCmdStep, Order: &o})
@@ -109,12 +111,13 @@ func (w *world) dropClaim(from, to string) {
 // take over, is not begun when the primary has gone on without it since, and not
 // when the monitor or this watcher stood still; force does not ask for a claim.
 func TestOutdatedTakeover(t *testing.T) {
-	begin := func(w *world, force bool) (proto.WatcherReply, bool) {
-		return w.ask("B", proto.WatcherCommand{Cmd: proto.DWCmdBegin, Kind: proto.KindTakeover, ID: "t", Force: force})
+	begin := func(w *world, force bool, era uint64) (proto.WatcherReply, bool) {
+		return w.ask("B", proto.WatcherCommand{Cmd: proto.DWCmdBegin, Kind: proto.KindTakeover, ID: "t", Force: force, Era: era})
 	}
 	for _, c := range []struct {
 		name    string
 		force   bool
+		fresh   bool // decided just now
 		before  func(*world)
 		refused string
 	}{
@@ -129,17 +132,12 @@ func TestOutdatedTakeover(t *testing.T) {
 			w.dbs["A"].start()
 			w.run(time.Second)
 		}, refused: "does not take over"},
-		{name: "the watcher stood still", force: true, before: func(w *world) {
+		{name: "the watcher stood still", force: true, fresh: true, before: func(w *world) {
 			w.ws["B"].frozen = true
 			w.run(6 * time.Second)
 			w.thaw("B")
 		}, refused: "stood still"},
-		{name: "the monitor stood still", force: true, before: func(w *world) {
-			w.silent = true
-			w.run(6 * time.Second)
-			w.silent = false
-			w.run(300 * time.Millisecond)
-		}, refused: "the monitor was silent"},
+		{name: "decided long ago", force: true, before: func(w *world) { w.run(6 * time.Second) }, refused: "older than DW_ERROR_TIME"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := auto()
@@ -151,14 +149,18 @@ func TestOutdatedTakeover(t *testing.T) {
 			w.monStep(confirm.Busy{On: true}) // no decision but ours
 			w.dbs["A"].crash()
 			w.run(4 * time.Second)
+			era := w.era("B")
 			c.before(w)
-			r, ok := begin(w, c.force)
+			if c.fresh {
+				era = w.era("B")
+			}
+			r, ok := begin(w, c.force, era)
 			if !ok || (r.Code == 0) != (c.refused == "") || !strings.Contains(r.Msg, c.refused) {
 				t.Fatalf("answer %v %d %q, want refused %q", ok, r.Code, r.Msg, c.refused)
 			}
-			if c.refused == "stood still" || c.refused == "the monitor was silent" {
+			if c.force && c.refused != "" {
 				w.run(6 * time.Second)
-				if r, ok := begin(w, c.force); !ok || r.Code != 0 {
+				if r, ok := begin(w, c.force, w.era("B")); !ok || r.Code != 0 {
 					t.Fatalf("a while later: %v %d %q", ok, r.Code, r.Msg)
 				}
 			}
@@ -189,5 +191,66 @@ func TestArchiveInvalidByCommand(t *testing.T) {
 				t.Errorf("auto %v, cut %v: %v %d %q, archive %s", auto_, cut, ok, r.Code, r.Msg, w.dbs["A"].arch["B"].state)
 			}
 		}
+	}
+}
+
+// TestOldGrant: a decision of the confirm monitor is obeyed in the era of the
+// report it was made by and the next one; a later report shows the monitor that it
+// cannot be obeyed any more (G3).
+func TestOldGrant(t *testing.T) {
+	for _, c := range []struct {
+		age   time.Duration
+		obeys bool
+	}{{0, true}, {2 * time.Second, true}, {6 * time.Second, false}} {
+		cfg := auto()
+		cfg.AutoRestart = false
+		w := newWorld(t, 9, 2, cfg)
+		w.startAll()
+		w.settle(time.Minute)
+		w.run(3 * time.Second)
+		w.monStep(confirm.Busy{On: true}) // no decision but ours
+		w.dbs["A"].crash()
+		w.run(4 * time.Second)
+		g := proto.Grant{Term: 1, OldPrimary: "A", Lineage: w.dbs["B"].lin.Last().ID, Era: w.era("B")}
+		w.run(c.age)
+		late := w.era("B") >= g.Era+2
+		r, ok := w.ask("B", proto.WatcherCommand{Cmd: proto.DWCmdTakeover, ID: "g", Grant: &g})
+		if !ok || (r.Code == 0) != c.obeys || late == c.obeys {
+			t.Errorf("%s old: %v %d %q, reports show that it cannot be obeyed: %v", c.age, ok, r.Code, r.Msg, late)
+		}
+	}
+}
+
+// TestTakeoverSoonAfterReturn: a standby that has just been cut off from the
+// confirm monitor, or has just become Valid again, takes over as soon as any.
+func TestTakeoverSoonAfterReturn(t *testing.T) {
+	for _, how := range []string{"its watcher was cut off from the monitor", "it was restarted and recovered"} {
+		t.Run(how, func(t *testing.T) {
+			cfg := auto()
+			w := newWorld(t, 11, 2, cfg)
+			w.startAll()
+			w.settle(time.Minute)
+			w.run(3 * time.Second)
+			switch how {
+			case "it was restarted and recovered":
+				w.dbs["B"].crash()
+				for w.run(ms(50)); w.dbs["A"].arch["B"].state == base.ArchValid; w.run(ms(50)) {
+				}
+				w.settle(time.Minute)
+			default:
+				w.cut[link("w:B", "m:")] = true
+				w.run(time.Second)
+				clear(w.cut)
+				w.run(ms(200))
+			}
+			w.run(ms(300)) // less than the second it used to take
+			w.ws["A"].st.Cfg.AutoRestart = false
+			w.dbs["A"].crash()
+			w.run(3 * time.Second)
+			if w.primary() != "B" {
+				t.Fatalf("B did not take over: %v", w.mon.Takeover("B", true, w.now).Why())
+			}
+			w.durable()
+		})
 	}
 }

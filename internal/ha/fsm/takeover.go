@@ -44,8 +44,8 @@ func (x *m) takeoverConditions(g *proto.Grant) (base.Code, string) {
 		return codeArg, "the command carries no grant"
 	case x.p != nil:
 		return codeBusy, procNames[x.p.kind] + " is in progress"
-	case x.stoodStill():
-		return codeBusy, "its watcher stood still until a moment ago"
+	case x.outdated(g.Era) != "":
+		return codeClash, x.outdated(g.Era)
 	case g.Term < x.term:
 		return codeClash, fmt.Sprintf("decision %d is older than decision %d", g.Term, x.term)
 	case x.Ctl != proto.CtlValid:

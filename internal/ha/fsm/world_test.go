@@ -70,7 +70,6 @@ type world struct {
 	ws      map[string]*mwatch
 	mon     confirm.State
 	monUp   bool
-	silent  bool // the monitor gives no sign
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
@@ -418,9 +417,7 @@ func (w *world) run(d time.Duration) {
 				if !x.frozen {
 					w.broadcast(x)
 				}
-				if !w.silent {
-					w.send("m:", "w:"+n, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
-				}
+				w.send("m:", "w:"+n, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
 			}
 		}
 		if k%100 == 0 {

@@ -248,7 +248,7 @@ func (m *Monitor) Takeover(ctx context.Context, groupName, db string, force bool
 		}
 		term = r.Grant.Term
 	}
-	h, err := m.holdAs(ctx, g, proto.KindTakeover, force, decided, b)
+	h, err := m.holdAs(ctx, g, proto.WatcherCommand{Kind: proto.KindTakeover, Force: force, Era: b.Status.Era}, decided, b)
 	if err == nil {
 		err = h.end(h.takeover(ctx, b, evidence))
 	}

@@ -141,13 +141,14 @@ type held struct {
 // hold begins a command at every watcher given; on failure it ends it where it
 // had begun.
 func (m *Monitor) hold(ctx context.Context, g *group, kind string, peers ...cond.Peer) (*held, error) {
-	return m.holdAs(ctx, g, kind, false, time.Time{}, peers...)
+	return m.holdAs(ctx, g, proto.WatcherCommand{Kind: kind}, time.Time{}, peers...)
 }
 
 // holdAs is hold for a decision made at that time: when DW_ERROR_TIME has passed
 // since, because this monitor or its disk stood still, others may have decided
 // otherwise, and nothing is begun.
-func (m *Monitor) holdAs(ctx context.Context, g *group, kind string, force bool, decided time.Time, peers ...cond.Peer) (*held, error) {
+func (m *Monitor) holdAs(ctx context.Context, g *group, cmd proto.WatcherCommand, decided time.Time, peers ...cond.Peer) (*held, error) {
+	kind := cmd.Kind
 	h := &held{m: m, g: g, id: m.commandID(), kind: kind}
 	for _, p := range peers {
 		h.peers = append(h.peers, p) // before the answer: it may be lost
@@ -158,7 +159,8 @@ func (m *Monitor) holdAs(ctx context.Context, g *group, kind string, force bool,
 			return nil, h.end(h.failed("the watcher of "+p.Inst()+" -> "+proto.StateOf(kind),
 				base.Errorf(CodeNotNormal, "the conditions were checked more than DW_ERROR_TIME (%s) ago; look again, then repeat the command", limit)))
 		}
-		if _, err := m.call(ctx, g, p, proto.WatcherCommand{Cmd: proto.DWCmdBegin, ID: h.id, Kind: kind, Inst: p.Inst(), Force: force}); err != nil {
+		cmd.Cmd, cmd.ID, cmd.Inst = proto.DWCmdBegin, h.id, p.Inst()
+		if _, err := m.call(ctx, g, p, cmd); err != nil {
 			return nil, h.end(h.failed("the watcher of "+p.Inst()+" -> "+proto.StateOf(kind), err))
 		}
 	}

@@ -64,7 +64,12 @@ type RemoteView struct {
 // WatcherStatus is what a watcher tells other watchers and monitors, every
 // 200 ms and at every change (manual 3.1.2). One message per group.
 type WatcherStatus struct {
-	Seq         uint64      `json:"seq"`
+	Seq uint64 `json:"seq"`
+	// Era counts halves of DW_ERROR_TIME in the life of this watcher: an order to
+	// take over names the era of the report it was decided by, and the watcher
+	// refuses one that is two eras old. So whoever gave the order knows by a
+	// later report that it cannot be obeyed any more, whatever delayed it.
+	Era         uint64      `json:"era"`
 	Time        time.Time   `json:"time"` // WTIME, local clock of the sender; display only
 	PID         int         `json:"pid"`
 	Incarnation string      `json:"incarnation"`
@@ -160,7 +165,9 @@ type WatcherCommand struct {
 	Failed bool             `json:"failed,omitempty"`
 	// Force, with begin of a takeover: whether or not this standby has a claim
 	// to take over.
-	Force    bool   `json:"force,omitempty"`
+	Force bool `json:"force,omitempty"`
+	// Era, with begin of a takeover: see WatcherStatus.
+	Era      uint64 `json:"era,omitempty"`
 	Inst     string `json:"inst,omitempty"`
 	Name     string `json:"name,omitempty"`
 	Value    string `json:"value,omitempty"`
@@ -178,6 +185,7 @@ type Grant struct {
 	OldPrimary string        `json:"old_primary"`
 	Lineage    uint64        `json:"lineage"`  // ID of the last open record both shared
 	MinKeep    base.Position `json:"min_keep"` // the candidate must have at least this
+	Era        uint64        `json:"era"`      // of the candidate's report: see WatcherStatus
 }
 
 // WatcherReply answers a WatcherCommand. Code 0 is success.

@@ -1,0 +1,99 @@
+package confirm
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// TestStandbyIsBack: a standby whose reports were interrupted is a candidate
+// again as soon as it says itself, over the new connection, that it has its claim
+// to take over, and not before.
+func TestStandbyIsBack(t *testing.T) {
+	for _, claim := range []bool{true, false} {
+		r := newRig(t)
+		r.healthy()
+		r.report(standby("B", "A", 3, 105, false))
+		r.do(Link{"B", false})
+		r.do(Link{"B", true})
+		c := standby("C", "A", 3, 100, false)
+		c.Inst.ValidClaim = false
+		r.report(c)
+		r.report(dead(primary("A", 3, 0)))
+		r.do(Tick{})
+		if g := grants(r.acts); len(g) != 0 {
+			t.Fatalf("granted by what it said before: %+v", g)
+		}
+		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "since the connection to its watcher came up") {
+			t.Fatalf("why %q", why)
+		}
+		b := standby("B", "A", 3, 105, false)
+		b.Inst.ValidClaim = claim
+		r.report(b)
+		if g := grants(r.acts); (len(g) == 1) != claim {
+			t.Fatalf("claim %v: grants %+v", claim, g)
+		}
+	}
+}
+
+// TestTakeoverCameToNothing: the primary of a reign whose takeover was granted
+// may go on without another standby when the candidate's own report shows that it
+// did not open and cannot any more; never while that is unknown (G3), and not when
+// the candidate has redo that the primary is without.
+func TestTakeoverCameToNothing(t *testing.T) {
+	still := standby("B", "A", 3, 105, false)
+	still.Inst.Apply = base.Position{Seq: 100, LSN: 100}
+	still.Inst.ValidClaim = false // it was restarted
+	changed := func(f func(*proto.WatcherStatus)) proto.WatcherStatus {
+		s := still
+		f(&s)
+		return s
+	}
+	for name, c := range map[string]struct {
+		b       proto.WatcherStatus
+		wait    time.Duration
+		restart bool // of the monitor
+		why     string
+	}{
+		"it stands where it stood":         {b: still, wait: 11 * time.Second},
+		"the grant may be on its way":      {b: still, wait: 3 * time.Second, why: "less than DW_ERROR_TIME old"},
+		"another watcher is there":         {b: changed(func(s *proto.WatcherStatus) { s.Incarnation = "new" }), wait: 3 * time.Second},
+		"it is taking over":                {b: changed(func(s *proto.WatcherStatus) { s.State = proto.DWTakeover }), wait: 60 * time.Second, why: "takeover"},
+		"it is primary":                    {b: changed(func(s *proto.WatcherStatus) { s.Inst.Mode, s.Inst.Status = base.ModePrimary, base.StatusMount }), wait: 60 * time.Second, why: "Primary"},
+		"it is dead":                       {b: changed(func(s *proto.WatcherStatus) { s.InstOK = false }), wait: 60 * time.Second, why: "unknown"},
+		"it has more":                      {b: changed(func(s *proto.WatcherStatus) { s.Inst.Apply.Seq, s.Inst.Apply.LSN = 101, 101 }), wait: 60 * time.Second, why: "has redo up to"},
+		"the monitor is new, too early":    {b: still, wait: 3 * time.Second, restart: true, why: "less than DW_ERROR_TIME old"},
+		"the monitor is new, long enough":  {b: still, wait: 11 * time.Second, restart: true},
+		"the monitor is new, it is silent": {b: proto.WatcherStatus{Inst: proto.InstanceStatus{InstName: ""}}, wait: 60 * time.Second, restart: true, why: "unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.healthy()
+			r.run(time.Second) // in the middle of an era
+			r.report(standby("B", "A", 3, 105, false))
+			r.report(dead(primary("A", 3, 0)))
+			if g := grants(r.acts); len(g) != 1 || g[0].Inst != "B" || g[0].Grant.Era != era(r.now) {
+				t.Fatalf("grants %+v", g)
+			}
+			a := primary("A", 3, 0)
+			a.State, a.Inst.Status, a.Inst.File = proto.DWConfirm, base.StatusMount, base.Position{Seq: 100, LSN: 100}
+			if c.restart {
+				r.s = New(r.s.cfg, r.disk, r.now)
+				r.do(Link{"A", true})
+				r.do(Link{"B", true})
+			}
+			if sts := []proto.WatcherStatus{a}; c.b.Inst.InstName != "" {
+				r.run(c.wait, append(sts, c.b)...)
+			} else {
+				r.run(c.wait, a)
+			}
+			got, ok := answer(r.do(Ask{7, proto.ConfirmRequest{Status: a, Failed: []string{"C"}}}))
+			if !ok || got.Reply.Granted != (c.why == "") || !strings.Contains(strings.ToLower(got.Reply.Why), strings.ToLower(c.why)) {
+				t.Fatalf("granted %v: %s", got.Reply.Granted, got.Reply.Why)
+			}
+		})
+	}
+}
