@@ -130,7 +130,8 @@ func TestTools(t *testing.T) {
 			{"show arch send info " + two, 0, "VALID"},
 			{"show apply stat " + two, 0, two},
 			{"check open " + one + "; check recover " + two, 0, "ok"},
-			{"choose switchover; choose takeover; choose takeover force", 0, two},
+			{"choose switchover", 0, two + " can be switched to primary"},
+			{"choose takeover", 3, two + ": no"}, {"choose takeover force; show version", 3, two + ": no"},
 			{"startup dmwatcher; startup group; startup database " + two, 0, "nothing to do"},
 			// Everything that changes something needs a login.
 			{"stop dmwatcher", 3, "login"}, {"stop dmwatcher database " + two, 3, "login"}, {"stop group", 3, "login"},
@@ -167,7 +168,7 @@ func TestTools(t *testing.T) {
 		}
 	})
 	t.Run("dmmonitor -json", func(t *testing.T) {
-		dec := json.NewDecoder(strings.NewReader(run(t, 0, bin("dmmonitor"), ini, "-json", "-e", "show; show version; choose switchover")))
+		dec := json.NewDecoder(strings.NewReader(run(t, 3, bin("dmmonitor"), ini, "-json", "-e", "show; show version; choose takeover")))
 		var g struct {
 			Primary   string
 			Databases []struct{ IName, IStatus, IMode string }

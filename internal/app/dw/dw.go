@@ -31,7 +31,7 @@ const usage = `dw: a whole Datawatch system on this machine
   dw up     [-dir run] [-standbys 1] [-mode auto] [-monitors 1] [-port 5236] [-tls]
             makes it if needed, starts it and waits until it is healthy; -tls
             encrypts everything, -tls=key by a group key instead of certificates
-  dw status [-dir run] [-json]     one line per process
+  dw status [-dir run] [-json]     one line per process; exits with 0 when healthy, else with 3
   dw kill   [-dir run] NAME        kill -9: a crash, to see what happens
   dw stop   [-dir run] NAME        ends a process normally
   dw start  [-dir run] NAME        starts it again
@@ -66,6 +66,8 @@ func Main(ctx context.Context, args []string, out, errw io.Writer) int {
 	case errors.As(err, &u), errors.As(err, &du):
 		fmt.Fprintf(errw, "dw %s: %v\n`dw help` shows the usage\n", args[0], err)
 		return exitUsage
+	case errors.Is(err, errUnhealthy): // said on the output
+		return exitRefused
 	case errors.Is(err, errNoSystem), errors.Is(err, errState):
 		fmt.Fprintf(errw, "dw %s: %v\n", args[0], err)
 		return exitRefused
@@ -153,10 +155,14 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		if asJSON {
 			enc := json.NewEncoder(out)
 			enc.SetIndent("", "  ")
-			return enc.Encode(st)
+			err = enc.Encode(st)
+		} else {
+			printStatus(out, st)
 		}
-		printStatus(out, st)
-		return nil
+		if err == nil && !st.Healthy {
+			err = errUnhealthy
+		}
+		return err
 	case "down":
 		return s.Down(ctx, wipe, out)
 	}

@@ -2,12 +2,15 @@ package dw
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"datawatch/internal/config"
 )
 
 // run runs one dw command ; nothing is started.
@@ -114,6 +117,86 @@ func TestPIDBeforeOwnFile(t *testing.T) {
 		}
 		if got := s.pid(p); got != want {
 			t.Errorf("pid %d, want %d", got, want)
+		}
+	}
+}
+
+// `dw status` exits with something else than 0 when the system is not healthy,
+// and says why in both of its forms.
+func TestStatusOfAnUnhealthySystem(t *testing.T) {
+	dir := t.TempDir()
+	s, err := newSystem(Options{Dir: dir, Standbys: 1, Mode: "auto", Monitors: 1, Port: 14000}, "/nowhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.save(); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range [][]string{{"status", "-dir", dir}, {"status", "-json", "-dir", dir}} {
+		code, text := run(t, a...)
+		if code != exitRefused || !strings.Contains(text, "nothing runs") || strings.Contains(text, "dw status:") {
+			t.Errorf("%v: exit %d, %s", a, code, text)
+		}
+	}
+}
+
+// What dw writes has an effect: its programs would warn of it at every start.
+func TestGeneratedFilesHaveEffect(t *testing.T) {
+	for _, o := range []Options{{Standbys: 0, Mode: "manual", Port: 14000}, {Standbys: 2, Mode: "auto", Monitors: 1, Port: 14000, Fast: true}} {
+		dir := t.TempDir()
+		o.Dir = dir
+		s, err := newSystem(o, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{"dmmonitor.ini": s.monitorFile(true, dir)}
+		for name, text := range s.files(s.DBs[0]) {
+			files[name] = text
+		}
+		var dm strings.Builder
+		for _, kv := range s.dmIniKeys(s.DBs[0]) {
+			fmt.Fprintf(&dm, "%s = %s\n", kv[0], kv[1])
+		}
+		files["dm.ini"] = "CTL_PATH = " + dir + "/dm.ctl\nSYSTEM_PATH = " + dir + "\n" + dm.String()
+		for name, text := range files {
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var src config.Source
+			switch name {
+			case "dm.ini":
+				var c *config.DM
+				if c, err = config.LoadDM(path); err == nil {
+					src = c.Source
+				}
+			case "dmmal.ini":
+				var c *config.MAL
+				if c, err = config.LoadMAL(path); err == nil {
+					src = c.Source
+				}
+			case "dmarch.ini":
+				var c *config.Arch
+				if c, err = config.LoadArch(path); err == nil {
+					src = c.Source
+				}
+			case "dmwatcher.ini":
+				var c *config.Watcher
+				if c, err = config.LoadWatcher(path); err == nil {
+					src = c.Source
+				}
+			case "dmmonitor.ini":
+				var c *config.Monitor
+				if c, err = config.LoadMonitor(path); err == nil {
+					src = c.Source
+				}
+			}
+			if err != nil || len(src.Settings) == 0 {
+				t.Fatalf("%s: %v, %d settings", name, err, len(src.Settings))
+			}
+			for _, w := range src.Warnings() {
+				t.Errorf("%s", w)
+			}
 		}
 	}
 }

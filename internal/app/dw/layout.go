@@ -100,6 +100,9 @@ func newSystem(o Options, bin string) (*System, error) {
 // errState says that the state of the directory forbids what was asked.
 var errState = errors.New("refused")
 
+// errUnhealthy is the exit of `dw status` when something is not as it should be.
+var errUnhealthy = errors.New("not healthy")
+
 // errNoSystem says that a directory holds no system.
 var errNoSystem = errors.New("no system here yet; `dw up` makes one")
 
@@ -186,7 +189,7 @@ func (s *System) files(d Database) map[string]string {
 	if len(s.DBs) == 1 {
 		typ = "LOCAL"
 	}
-	fmt.Fprintf(&dw, "[%s]\n  DW_TYPE = %s\n  DW_MODE = %s\n  DW_ERROR_TIME = %d\n  INST_ERROR_TIME = %d\n  INST_RECOVER_TIME = %d\n  INST_OGUID = %d\n  INST_INI = %s\n  INST_AUTO_RESTART = 1\n  INST_STARTUP_CMD = %s\n  DW_RECONNECT = 0\n  RLOG_SEND_THRESHOLD = 0\n  RLOG_APPLY_THRESHOLD = 0\n",
+	fmt.Fprintf(&dw, "[%s]\n  DW_TYPE = %s\n  DW_MODE = %s\n  DW_ERROR_TIME = %d\n  INST_ERROR_TIME = %d\n  INST_RECOVER_TIME = %d\n  INST_OGUID = %d\n  INST_INI = %s\n  INST_AUTO_RESTART = 1\n  INST_STARTUP_CMD = %s\n  DW_RECONNECT = 0\n",
 		s.Group, typ, s.Mode, t.dwError, t.instError, t.recover, s.OGUID, s.ini(d, "dm.ini"), s.program("dmserver"))
 	return map[string]string{"dmmal.ini": mal.String(), "dmarch.ini": arch.String(), "dmwatcher.ini": dw.String()}
 }
@@ -195,7 +198,7 @@ func (s *System) files(d Database) map[string]string {
 func (s *System) dmIniKeys(d Database) [][2]string {
 	keys := [][2]string{
 		{"INSTANCE_NAME", d.Name}, {"PORT_NUM", fmt.Sprint(d.Port)},
-		{"DW_INACTIVE_INTERVAL", "60"}, {"ALTER_MODE_STATUS", "0"}, {"ENABLE_OFFLINE_TS", "2"},
+		{"DW_INACTIVE_INTERVAL", "60"}, {"ALTER_MODE_STATUS", "0"},
 		{"MAL_INI", "1"}, {"ARCH_INI", "1"}, {"RLOG_SEND_APPLY_MON", "64"},
 	}
 	if d.Admin != 0 {

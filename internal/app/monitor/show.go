@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -315,9 +316,14 @@ func (c *Console) choices(what string, l []dwmon.Choice, err error) error {
 	if err != nil {
 		return err
 	}
+	ok := slices.ContainsFunc(l, func(x dwmon.Choice) bool { return x.OK })
+	none := base.Errorf(dwmon.CodeNotNormal, "no standby %s now", what)
+	if ok {
+		none = nil
+	}
 	if c.JSON {
 		c.json(l)
-		return nil
+		return none
 	}
 	if len(l) == 0 {
 		fmt.Fprintln(c.Out, "no standby is known")
@@ -330,7 +336,7 @@ func (c *Console) choices(what string, l []dwmon.Choice, err error) error {
 		}
 		c.conds(x.Conds)
 	}
-	return nil
+	return none
 }
 
 func (c *Console) report(r dwmon.Report) {

@@ -383,3 +383,34 @@ func TestSuccessorDiesToo(t *testing.T) {
 		t.Fatalf("the successor died %d times with redo that the primary was without, %d times when it was open: too few to prove anything", beyond, opened)
 	}
 }
+
+// TestOpeningWhoseRecordIsNotSent: a primary opens with a Valid archive, the
+// standby is lost before it has the open record, and the primary goes on without
+// it after a Failover. That was an opening all the same: the standby is recovered
+// soon, not after INST_RECOVER_TIME (manual 3.1.9).
+func TestOpeningWhoseRecordIsNotSent(t *testing.T) {
+	cfg := auto()
+	cfg.RecoverTime = 600
+	w := newWorld(t, 5, 2, cfg)
+	lost := 0
+	w.mutate = func(a fsm.Action) fsm.Action {
+		if s, ok := a.(fsm.SendInst); ok && s.Cmd.Cmd == proto.CmdOpen && strings.HasPrefix(s.Cmd.Evidence, "opening the primary") {
+			w.cut[link("d:A", "d:B")] = true
+			lost++
+		}
+		return a
+	}
+	w.startAll()
+	for range 300 {
+		if w.run(ms(100)); lost > 0 && w.dbs["A"].status == base.StatusOpen && w.dbs["A"].arch["B"].state == base.ArchInvalid {
+			break
+		}
+	}
+	if w.primary() != "A" || lost != 1 {
+		t.Fatalf("primary %q, opened %d times: the story went wrong", w.primary(), lost)
+	}
+	w.run(2 * time.Second)
+	clear(w.cut)
+	w.settle(20 * time.Second)
+	w.durable()
+}

@@ -33,6 +33,8 @@ type Node struct {
 	ln     net.Listener
 	pre    chan struct{}
 
+	refused refusedLog
+
 	idMu sync.Mutex
 	said Identity // last identity told
 }
@@ -408,7 +410,9 @@ func (n *Node) inbound(nc net.Conn) {
 	if err != nil {
 		c.close(err)
 		if n.ctx.Err() == nil {
-			n.cfg.Log.Warn("MAL connection refused", "from", remote(nc), "err", err)
+			if log, more := n.refused.note(host(nc), err.Error(), n.cfg.Clock.Now()); log {
+				n.cfg.Log.Warn("MAL connection refused", "from", remote(nc), "err", err, "more_since_last_line", more)
+			}
 		}
 		return
 	}
