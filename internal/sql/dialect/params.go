@@ -6,7 +6,7 @@ import "strings"
 type ParamHint struct {
 	Type   Type   // known from the text ($1::int, LIMIT $1); OID 0 otherwise
 	Column string // it is compared with, or assigned to, this column
-	Table  string // INSERT: the table, and either Column or
+	Table  string // the table of Column, or with INSERT of
 	Pos    int    // the 1-based position among the table's columns
 	Array  bool   // an array of the type of Column
 }
@@ -60,10 +60,16 @@ func (st *Statement) Params() (hints map[int]ParamHint, n int) {
 			set(k, ParamHint{Type: Type{Int8, -1}})
 			continue
 		}
-		if c := columnBefore(t, i); c != "" {
-			set(k, ParamHint{Column: c})
-		} else if c := columnAfter(t, i); c != "" {
-			set(k, ParamHint{Column: c})
+		j := columnBefore(t, i)
+		if j < 0 {
+			j = columnAfter(t, i)
+		}
+		if j >= 0 {
+			h := ParamHint{Column: t[j].val}
+			if j > 1 && t[j-1].is(".") {
+				h.Table = st.tableOf(t[j-2].val)
+			}
+			set(k, h)
 		}
 	}
 	if st.Tag == "INSERT" {
@@ -72,9 +78,9 @@ func (st *Statement) Params() (hints map[int]ParamHint, n int) {
 	return hints, n
 }
 
-// columnBefore: column op $n, column IN ($n, ...), column BETWEEN $n AND $m,
+// columnBefore is the token of a column, -1 none: column op $n, column IN ($n, ...), column BETWEEN $n AND $m,
 // column + $n and the like.
-func columnBefore(t []token, i int) string {
+func columnBefore(t []token, i int) int {
 	j := i - 1
 	for j > 1 && (t[j].is(",") && t[j-1].kind == tParam) { // IN ($1, $2 ...
 		j -= 2
@@ -85,33 +91,33 @@ func columnBefore(t []token, i int) string {
 			j--
 		}
 	} else if j < i-1 {
-		return ""
+		return -1
 	} else if j > 3 && t[j].is("AND") && t[j-2].is("BETWEEN") {
 		j -= 3
 	} else if j > 0 && t[j].in("=", "==", "<", ">", "<=", ">=", "<>", "!=", "LIKE", "ILIKE", "BETWEEN", "+", "-", "*", "/", "%", "IS") {
 		j--
 	} else {
-		return ""
+		return -1
 	}
 	if j >= 0 && t[j].isName() && !t[j].in("NOT", "IS", "AND", "OR", "WHERE") {
-		return t[j].val
+		return j
 	}
-	return ""
+	return -1
 }
 
 // columnAfter: $n op column.
-func columnAfter(t []token, i int) string {
+func columnAfter(t []token, i int) int {
 	if i+2 < len(t) && t[i+1].in("=", "<", ">", "<=", ">=", "<>", "!=", "+", "-", "*", "/", "%") && t[i+2].isName() {
 		j := i + 2
 		for j+2 < len(t) && t[j+1].is(".") {
 			j += 2
 		}
 		if j+1 < len(t) && t[j+1].is("(") {
-			return ""
+			return -1
 		}
-		return t[j].val
+		return j
 	}
-	return ""
+	return -1
 }
 
 // insertParams: INSERT INTO table [(columns)] VALUES ($1, ...), ...
@@ -202,6 +208,30 @@ func (st *Statement) TableNames() []string {
 		}
 	}
 	return out
+}
+
+// tableOf is the table that a name before a column means: itself, or what it is
+// an alias of; "" when that is a subquery.
+func (st *Statement) tableOf(name string) string {
+	t := st.toks
+	for i := 1; i < len(t); i++ {
+		if !t[i].isName() || !strings.EqualFold(t[i].val, name) || i+1 < len(t) && t[i+1].is(".") {
+			continue
+		}
+		j := i - 1
+		if t[j].is("AS") {
+			j--
+		}
+		switch {
+		case t[i-1].in("FROM", "JOIN", "INTO", "UPDATE", ",", "ONLY", "."):
+			return t[i].val
+		case j > 0 && t[j].isName() && !t[j].is("AS") && t[j-1].in("FROM", "JOIN", ",", "UPDATE", "INTO", "."):
+			return t[j].val
+		case j > 0 && t[j].is(")"):
+			return ""
+		}
+	}
+	return name
 }
 
 // Mentions reports whether the statement contains the word, quoted or not.

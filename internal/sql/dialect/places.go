@@ -125,8 +125,17 @@ func (st *Statement) Places() []Place {
 		if x.kind != tString || len(out) >= maxPlaces || i+1 < len(t) && t[i+1].in("::", "||", "+", "-", "->", "->>", "COLLATE") {
 			continue
 		}
-		if c := comparedWith(t, i); c != "" && !st.renamed(c) {
-			out = append(out, Place{Column: c, Compared: true, Kind: PlaceString, Text: x.val, At: x.start, lo: i, hi: i + 1})
+		j := comparedWith(t, i)
+		if j < 0 || st.renamed(t[j].val) {
+			continue
+		}
+		table, known := "", true
+		if j > 1 && t[j-1].is(".") {
+			table = st.tableOf(t[j-2].val)
+			known = table != ""
+		}
+		if known {
+			out = append(out, Place{Table: table, Column: t[j].val, Compared: true, Kind: PlaceString, Text: x.val, At: x.start, lo: i, hi: i + 1})
 		}
 	}
 	return out
@@ -149,8 +158,9 @@ func (st *Statement) renamed(name string) bool {
 	return false
 }
 
-// comparedWith is the column that the string at token i is compared with.
-func comparedWith(t []token, i int) string {
+// comparedWith is the token of the column that the string at token i is
+// compared with; -1: none.
+func comparedWith(t []token, i int) int {
 	j := i - 1
 	for j > 1 && t[j].is(",") && t[j-1].kind == tString { // IN ('a', 'b' ...
 		j -= 2
@@ -161,7 +171,7 @@ func comparedWith(t []token, i int) string {
 			j--
 		}
 	case j < i-1:
-		return ""
+		return -1
 	case j > 3 && t[j].is("AND") && t[j-2].is("BETWEEN"):
 		j -= 3
 	case j > 0 && t[j].in("=", "==", "<", ">", "<=", ">=", "<>", "!=", "BETWEEN"):
@@ -173,15 +183,15 @@ func comparedWith(t []token, i int) string {
 		j--
 	}
 	if j >= 0 && t[j].isName() && !t[j].in("NOT", "IS", "AND", "OR", "WHERE", "END") && (j == 0 || !t[j-1].in("::", "AS", "||", "+", "-", "*", "/")) {
-		return t[j].val
+		return j
 	}
-	return ""
+	return -1
 }
 
 // columnAfterString: 'x' = column.
-func columnAfterString(t []token, i int) string {
+func columnAfterString(t []token, i int) int {
 	if i > 0 && !t[i-1].in("WHERE", "AND", "OR", "ON", "(", "NOT", "WHEN", "HAVING") || i+1 >= len(t) || !t[i+1].in("=", "<", ">", "<=", ">=", "<>", "!=") {
-		return ""
+		return -1
 	}
 	return columnAfter(t, i)
 }
@@ -352,7 +362,7 @@ func (st *Statement) setPlaces(i int, table string, add func(lo, hi int, p Place
 
 // TypeAt guesses the type of the expression at a place; resolve gives the types
 // of columns.
-func (st *Statement) TypeAt(p Place, resolve func(string) Type) Type {
+func (st *Statement) TypeAt(p Place, resolve Resolve) Type {
 	return st.typ(p.lo, p.hi, resolve)
 }
 

@@ -174,9 +174,23 @@ func (st *Statement) window(t []token, lo int) int {
 	return 0
 }
 
+// Column reports whether the item is a column's name, with its table or without.
+func (it Item) Column() bool {
+	if it.Star {
+		return false
+	}
+	t := it.st.toks[it.lo:it.hi]
+	return (len(t) == 1 || len(t) == 3 && t[1].is(".")) && t[0].isName() && t[len(t)-1].isName() && !t[0].in("NULL", "TRUE", "FALSE") &&
+		(t[0].kind != tIdent || niladic[t[0].up] == "" && !strings.HasPrefix(t[0].up, "CURRENT_") && !t[0].in("SYSDATE", "LOCALTIMESTAMP"))
+}
+
+// Resolve gives the type of a column, or of a parameter such as $1; table is ""
+// when the text does not say.
+type Resolve func(table, column string) Type
+
 // Type guesses the type of the item; resolve gives the type of a column by its
 // name. OID 0: unknown.
-func (it Item) Type(resolve func(column string) Type) Type {
+func (it Item) Type(resolve Resolve) Type {
 	if it.Star {
 		return Type{Mod: -1}
 	}
@@ -201,7 +215,7 @@ var functionTypes = map[string]uint32{
 
 // typ is the type of the expression in tokens lo to hi. Operators are taken
 // from the loosest binding to the tightest.
-func (st *Statement) typ(lo, hi int, resolve func(string) Type) Type {
+func (st *Statement) typ(lo, hi int, resolve Resolve) Type {
 	unknown := Type{Mod: -1}
 	t := st.toks
 	if hi > len(t) || lo >= hi {
@@ -257,6 +271,8 @@ func (st *Statement) typ(lo, hi int, resolve func(string) Type) Type {
 	switch x := t[lo]; {
 	case x.kind == tNumber:
 		return numberType(x.val)
+	case x.kind == tParam && resolve != nil:
+		return resolve("", x.val)
 	case x.kind == tString:
 		return Type{Text, -1}
 	case x.in("DATE") && hi-lo == 2:
@@ -297,8 +313,14 @@ func (st *Statement) typ(lo, hi int, resolve func(string) Type) Type {
 				return st.call(j-1, hi, resolve)
 			}
 		}
-		if resolve != nil {
-			return resolve(t[hi-1].val)
+		if resolve == nil {
+			return unknown
+		}
+		if hi-lo < 3 {
+			return resolve("", t[hi-1].val)
+		}
+		if table := st.tableOf(t[hi-3].val); table != "" {
+			return resolve(table, t[hi-1].val)
 		}
 	}
 	return unknown
@@ -316,7 +338,7 @@ func numberType(s string) Type {
 }
 
 // call is the type of f(...) with f at token i.
-func (st *Statement) call(i, hi int, resolve func(string) Type) Type {
+func (st *Statement) call(i, hi int, resolve Resolve) Type {
 	t := st.toks
 	end := closing(t[:hi], i+1)
 	if end < 0 {
@@ -352,7 +374,7 @@ func (st *Statement) call(i, hi int, resolve func(string) Type) Type {
 }
 
 // arith is the type of operands joined by + - * / %.
-func (st *Statement) arith(lo, hi int, ops []int, resolve func(string) Type) Type {
+func (st *Statement) arith(lo, hi int, ops []int, resolve Resolve) Type {
 	result := uint32(Int4)
 	for k := 0; k <= len(ops); k++ {
 		from, to := lo, hi

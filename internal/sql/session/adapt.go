@@ -197,8 +197,8 @@ func (c *conn) placeColumn(names []string, pl dialect.Place) *columnInfo {
 // mayDiffer reports whether the value of an expression may be of another form
 // than the column stores. It may say so too often: that costs a call.
 func (c *conn) mayDiffer(p *parsed, names []string, pl dialect.Place, t value.Type) bool {
-	guess := p.TypeAt(pl, func(name string) dialect.Type {
-		if col := c.placeColumn(names, dialect.Place{Column: name}); col != nil {
+	guess := p.TypeAt(pl, func(table, name string) dialect.Type {
+		if col := c.placeColumn(names, dialect.Place{Table: table, Column: name}); col != nil {
 			return col.typ
 		}
 		return dialect.Type{Mod: -1}

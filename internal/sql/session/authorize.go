@@ -76,7 +76,7 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, name3, name4, sche
 		if systemTable(name3) {
 			return deny("42501", "permission denied for table "+strings.ToUpper(name3))
 		}
-		if len(c.rec.reads) < 64 {
+		if inner == "" && len(c.rec.reads) < 64 { // what a view reads has other names outside
 			c.rec.reads = append(c.rec.reads, column{name3, name4})
 		}
 	case sqlite3.AUTH_INSERT, sqlite3.AUTH_UPDATE, sqlite3.AUTH_DELETE, sqlite3.AUTH_DROP_TABLE,

@@ -87,7 +87,7 @@ func TestErrors(t *testing.T) {
 		{"insert into t values(2,2,null,1)", "23502"},
 		{"insert into t values(2,2,1,11)", "23514"},
 		{"insert into f values(9)", "23503"},
-		{"select * from nosuch", "42P01"}, {"select x from t", "42703"}, {"insert into t(zz) values(1)", "42703"},
+		{"select * from nosuch", "42P01"}, {"select x from t", "42703"}, {"insert into t(zz) values(1)", "42703"}, {`create table "t 2"(a int); insert into "t 2"(zz) values(1)`, "42703"},
 		{"selec 1", "42601"}, {"select 1 +", "42601"}, {"select 'a", "42601"}, {`select "nocol"`, "42703"},
 		{"create table t(a int)", "42P07"}, {"create view v as select 1", "42P07"},
 		{"drop table nosuch", "42P01"}, {"drop index nosuch", "42704"},

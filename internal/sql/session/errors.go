@@ -51,7 +51,7 @@ var rules = func() []rule {
 		{`^no such table: (?:main\.)?(.+)$`, "42P01", `relation "$1" does not exist`},
 		{`^no such view: (?:main\.)?(.+)$`, "42P01", `view "$1" does not exist`},
 		{`^no such column: (.+)$`, "42703", `column "$1" does not exist`},
-		{`^table (\S+) has no column named (\S+)$`, "42703", `column "$2" of relation "$1" does not exist`},
+		{`^table (.+) has no column named (.+)$`, "42703", `column "$2" of relation "$1" does not exist`},
 		{`^near "(.*)": syntax error$`, "42601", `syntax error at or near "$1"`},
 		{`^incomplete input$`, "42601", `syntax error at end of input`},
 		{`^unrecognized token`, "42601", ""},

@@ -78,6 +78,23 @@ func TestTypes(t *testing.T) {
 	equal("parameters", prepare("insert into t(b,h,o) values($1,$2,$3)").ParamOIDs(), 23, 16, 1114)
 	equal("positional", prepare("insert into t values($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)").ParamOIDs(), 21, 23, 20, 20, 1700, 700, 701, 16, 25, 1043, 1042, 17, 1082, 1083, 1114, 114, 1184, 2950)
 	equal("compared", prepare("select 1 from t where c=$2 and $1<g and a in ($3,$4) limit $5").ParamOIDs(), 701, 20, 21, 21, 20)
+	c.exec("create table under(b bigint, u text); create view v as select u || 'x' as b, b as u, b > 1 as p from under")
+	equal("names of a view are not those of its table", oids(prepare("select b, max(b), u, v.b, p from v").Columns()), 25, 25, 20, 25, 25)
+	equal("nor those of a subquery", oids(prepare("select x.b, x.u from (select lower(u) as b, b as u from under where b > 1) x").Columns()), 25, 20)
+	c.exec("create table parent(id int primary key, c bigint); create table child(c smallint references parent(id))")
+	equal("nor those of a table that refers to it", oids(prepare("delete from parent returning abs(c), c").Columns()), 20, 20)
+	c.exec("create table flags(b boolean)")
+	for q, want := range map[string]uint32{
+		"select abs(q.b), (select count(*) from flags where b) from under as q": 20, "select abs(q.b) from flags f, under q": 20, "select max(f.b) from flags f join under q on true": 16,
+		"select abs(b) from under where exists (select 1 from flags where b)": 25, "select abs(under.b) from under, flags": 20,
+		"select max(x.b) from (select u as b from under where b > 1) x": 25, "select max(b) from under": 20, "update under set b = 1 returning abs(under.b)": 20,
+	} {
+		equal(q, oids(prepare(q).Columns())[:1], want)
+	}
+	equal("qualified", prepare("select 1 from flags f join under q on q.b = $1 and $2 = f.b where f.b = $3").ParamOIDs(), 20, 16, 16)
+	equal("with a parameter", oids(prepare("select $1 + $2, $1 + b, q.b * $3 from under q", 701, 23, 20).Columns()), 701, 701, 20)
+	c.exec("create view words as select 'x' as b; insert into flags values(true)")
+	c.is("select count(*) from flags f join words w on true where '10' <= w.b and w.b = 'x' and f.b = 't'", "1") // only 't' is a boolean
 	equal("given", prepare("select $1, $2::date", 23).ParamOIDs(), 23, 1082)
 	for sql, want := range map[string]string{
 		"select 1, count(*), upper('a'), b as x, t.c from t": "?column?,count,upper,x,c",

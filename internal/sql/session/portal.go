@@ -440,7 +440,13 @@ func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 	var n int64
 	var err error
 	switch {
-	case !st.main && s.own != nil && (s.b.standby() || s.tx.readOnly || !s.tx.active):
+	case !st.main && s.own != nil && (s.b.standby() || s.tx.readOnly || !s.tx.active && s.simple < 2):
+		// Several statements in one simple query are a transaction, on a primary
+		// with the lock, as the next may write the database. A series of the
+		// extended protocol is one statement mostly, and does not wait for others.
+		if !s.tx.active && s.simple > 1 {
+			s.begin(dialect.Modes{}, true)
+		}
 		rows, n, err = p.writeTemp()
 	case st.p.Sequences != nil || st.p.Moves && !st.p.Temp:
 		err = s.atomic(st.p.Tag, func(c *conn) (err error) { rows, n, err = p.withSequences(c); return err })

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"datawatch/internal/base"
@@ -79,7 +81,7 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 	defer c.done(cs)
 	st.write = !cs.readOnly
 	st.main = st.write && (cs.rec.main || !cs.rec.temp)
-	st.describe(c, cs)
+	st.describe(c, cs, oids)
 	st.paramTypes(c, cs, oids)
 	if s.tx.locked && s.tx.base > 0 && s.b.ddlLSN.Load() > 0 { // the schema as somebody has just made it
 		if err := s.b.cfg.DB.WaitHardened(s.ctx, base.LSN(s.b.ddlLSN.Load())); err != nil {
@@ -122,13 +124,24 @@ func (s *Session) describeConn(p *parsed) (*conn, func(), error) {
 }
 
 // describe finds names and types of the result columns.
-func (st *Stmt) describe(c *conn, cs *cstmt) {
+func (st *Stmt) describe(c *conn, cs *cstmt, oids []uint32) {
 	if cs.ncols == 0 {
 		return
 	}
 	st.cols = make([]sqlapi.Column, cs.ncols)
 	items := place(st.p.items, cs.ncols)
-	resolve := func(name string) dialect.Type { return c.columnType(cs, st.p, name) }
+	resolve := func(table, name string) dialect.Type {
+		if n, ok := strings.CutPrefix(name, "$"); ok && table == "" {
+			if i, err := strconv.Atoi(n); err == nil && i > 0 && i <= len(oids) {
+				return dialect.Type{OID: oids[i-1], Mod: -1}
+			}
+		}
+		all := c.columnTypes(cs, st.p, table, name)
+		if len(all) == 0 || slices.ContainsFunc(all, func(t dialect.Type) bool { return t != all[0] }) {
+			return dialect.Type{Mod: -1}
+		}
+		return all[0]
+	}
 	for i := range st.cols {
 		col := &st.cols[i]
 		col.Name = cs.s.ColumnName(i)
@@ -137,11 +150,13 @@ func (st *Stmt) describe(c *conn, cs *cstmt) {
 			if items[i].Name != "" {
 				col.Name = items[i].Name
 			}
-			if t.OID == 0 {
+			// SQLite knows the type of a column, through views and subqueries
+			// too, except in RETURNING: without one it is an expression there.
+			if t.OID == 0 && (st.p.Rows || !items[i].Column()) {
 				t = items[i].Type(resolve)
 			}
 		} else if t.OID == 0 && st.p.Rows {
-			t = resolve(col.Name)
+			t = resolve("", col.Name)
 		}
 		if t.OID == 0 {
 			st.guessed = append(st.guessed, i)
@@ -184,30 +199,44 @@ func place(items []dialect.Item, n int) []*dialect.Item {
 	return out
 }
 
-// columnType looks a column up in the tables that the statement reads.
-func (c *conn) columnType(cs *cstmt, p *parsed, name string) dialect.Type {
-	find := func(table string) dialect.Type {
-		decl, _, _, _, _, err := c.db.TableColumnMetadata("", table, name)
-		if err != nil {
-			return dialect.Type{Mod: -1}
+// columnTypes looks a column up in the tables that the statement reads: those
+// that the text names come before those that foreign keys look into.
+func (c *conn) columnTypes(cs *cstmt, p *parsed, table, name string) (all []dialect.Type) {
+	add := func(table string) {
+		t := dialect.Type{Mod: -1}
+		if decl, _, _, _, _, err := c.db.TableColumnMetadata("", table, name); err == nil {
+			t = dialect.TypeOf(decl)
 		}
-		return dialect.TypeOf(decl)
+		all = append(all, t)
 	}
-	for _, r := range cs.rec.reads {
-		if strings.EqualFold(r.name, name) {
-			if t := find(r.table); t.OID != 0 {
-				return t
+	if table != "" {
+		add(table)
+		return all
+	}
+	named := p.TableNames()
+	for _, want := range []bool{true, false} {
+		for _, r := range cs.rec.reads {
+			if strings.EqualFold(r.name, name) && containsFold(named, r.table) == want {
+				add(r.table)
 			}
+		}
+		if len(all) > 0 {
+			return all
 		}
 	}
 	if p.Rows || strings.EqualFold(name, "rowid") {
-		for _, table := range p.TableNames() {
-			if t := find(table); t.OID != 0 {
-				return t
+		for _, table := range named {
+			if add(table); all[len(all)-1].OID != 0 { // the first is what is written
+				return all[len(all)-1:]
 			}
+			all = nil
 		}
 	}
-	return dialect.Type{Mod: -1}
+	return all
+}
+
+func containsFold(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // paramTypes: what the client said, else what the text shows, else text.
@@ -229,7 +258,9 @@ func (st *Stmt) paramTypes(c *conn, cs *cstmt, oids []uint32) {
 		case h.Table != "":
 			t = c.insertType(h)
 		case h.Column != "":
-			t = c.columnType(cs, st.p, h.Column)
+			if all := c.columnTypes(cs, st.p, "", h.Column); len(all) > 0 {
+				t = all[0]
+			}
 		}
 		if h.Array {
 			t = dialect.ArrayOf(t)

@@ -80,6 +80,31 @@ func TestTransactions(t *testing.T) {
 	b.is("select count(*) from t", "1")
 }
 
+// TestTempInSimpleQuery: several statements in one simple query are one
+// transaction for temporary tables, too.
+func TestTempInSimpleQuery(t *testing.T) {
+	for _, mode := range []base.Mode{base.ModePrimary, base.ModeStandby} {
+		e := newEnv(t)
+		a := e.client()
+		a.exec("create table t(id integer primary key)")
+		a.exec("create temp table x(v int)")
+		e.db.mode.Store(uint32(mode))
+		a.code("insert into x values(1); insert into x values(2) returning v; select nosuch from x")
+		a.is("select count(*) from x", "0")
+		a.exec("insert into x values(1); insert into x values(2)")
+		a.code("select 1; insert into x values(3); delete from x; select nosuch from t")
+		a.is("select count(*), sum(v) from x", "2|3")
+		if a.TxStatus() != sqlapi.TxIdle {
+			t.Errorf("%v: a transaction is left", mode)
+		}
+		if mode == base.ModePrimary {
+			a.code("insert into x values(9); insert into t values(1); insert into t values(1)")
+			a.exec("insert into x values(3); insert into t values(1)")
+			a.is("select (select count(*) from x), (select count(*) from t)", "3|1")
+		}
+	}
+}
+
 // TestIsolation: what a second read in a transaction sees after another
 // session committed in between, and whether it may then write.
 func TestIsolation(t *testing.T) {
