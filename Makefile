@@ -64,6 +64,7 @@ bench: deps build
 chaos: export DW_KILLS ?= 500
 chaos: export DW_SWITCHOVERS ?= 200
 chaos: export DW_ROUNDS ?= 30
+chaos: export DW_DIFF_SECONDS ?= 300
 chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestProof)$$' ./test/e2e $(ARGS)

@@ -13,5 +13,6 @@ func TestProof(t *testing.T) {
 	}
 	sys := up(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true})
 	t.Run("sqllogictest", func(t *testing.T) { sqlLogic(t, sys) })
+	t.Run("differential", func(t *testing.T) { sqlDifferential(t, sys) })
 	noPanics(t, sys)
 }

@@ -105,7 +105,9 @@ func seen(ctx context.Context, c *pgconn.PgConn, sql, want string) error {
 func dropAll(t *testing.T, c *pgconn.PgConn) {
 	t.Helper()
 	res, err := c.Exec(t.Context(), `SELECT 'DROP ' || upper(type) || ' ' || '"' || replace(name, '"', '""') || '"' FROM sqlite_schema
-		WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite%' AND name <> 'slt_mark' AND name NOT LIKE 'SYS%' ORDER BY type DESC`).ReadAll()
+		WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite%' AND name <> 'slt_mark' AND name NOT LIKE 'SYS%'
+		UNION ALL SELECT 'DROP ' || upper(type) || ' temp."' || replace(name, '"', '""') || '"' FROM sqlite_temp_schema WHERE type IN ('view', 'table')
+		ORDER BY 1 DESC`).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
