@@ -37,6 +37,7 @@ import (
 	"datawatch/internal/secure"
 	"datawatch/internal/sql/pgwire"
 	"datawatch/internal/sql/session"
+	"datawatch/internal/sql/sqlitevfs"
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/vfs"
 )
@@ -76,6 +77,7 @@ type Server struct {
 	ship  *ship.Shipper
 	recv  *standby.Receiver
 	sess  *session.Backend
+	files *sqlitevfs.System // of sess
 	pg    *pgwire.Server
 	dw    *dwPort
 	dwLis net.Listener
@@ -216,7 +218,13 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		return nil, err
 	}
 	undo = append(undo, s.closeReplication)
-	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log,
+	files, err := sqlitevfs.New(s.fs, filepath.Join(cfg.DM.SystemPath, "tmp"))
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, files.Close)
+	s.files = files
+	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log, Files: files,
 		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog})
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
@@ -383,6 +391,7 @@ var ErrHalted = errors.New("the instance halted")
 func (s *Server) end() error {
 	<-s.stopCh
 	s.log.Info("instance is ending", "why", s.stopWhy)
+	defer s.files.Close()
 	defer os.Remove(s.pidPath())
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -94,6 +94,7 @@ type Config struct {
 	IdleInWrite  time.Duration       // a session may hold the write lock idle, 60 s
 	Reserved     int                 // sessions for administrators beyond MaxSessions
 	SlowLog      func(SlowStatement) // takes those that Limits.Slow finds; nil: they are only counted
+	Files        *sqlitevfs.System   // where large sorts and TEMP tables go; nil: they stay in memory
 }
 
 // Backend implements sqlapi.Backend.
@@ -102,6 +103,7 @@ type Backend struct {
 	log     *slog.Logger
 	started time.Time
 
+	files   *sqlitevfs.System
 	readers *pool // on hardened snapshots
 	empty   *pool // without a database
 	gate    gate  // goes with writer
@@ -158,9 +160,13 @@ func New(cfg Config) *Backend {
 	if cfg.DatabaseName == "" {
 		cfg.DatabaseName = "DAMENG"
 	}
-	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048)}
+	b := &Backend{cfg: cfg, log: cfg.Log, started: time.Now(), sessions: map[uint32]*Session{}, maxTime: maxTime, parsed: newCache(2048),
+		files: cfg.Files}
 	if h, ok := cfg.DB.(interface{ HardenedAt() int64 }); ok {
 		b.hardenedAt = h.HardenedAt
+	}
+	if b.files == nil {
+		b.files, _ = sqlitevfs.New(nil, "") // nothing to fail
 	}
 	b.limits.Store(&Limits{Lock: cfg.LockTimeout, IdleInWrite: cfg.IdleInWrite})
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
@@ -361,7 +367,11 @@ func (b *Backend) Close(ctx context.Context, reason string) error {
 		err = b.writer.close()
 		b.writer = nil
 	}
-	return errors.Join(err, b.readers.close(), b.empty.close())
+	err = errors.Join(err, b.readers.close(), b.empty.close())
+	if b.cfg.Files == nil {
+		b.files.Close()
+	}
+	return err
 }
 
 // SessionInfo is one row for V$SESSIONS.

@@ -89,11 +89,11 @@ func (b *Backend) open(kind connKind) (*conn, error) {
 		}
 	case readerConn:
 		c.h = b.cfg.DB.NewHandle(true)
-		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, true, readerMemory)
+		c.db, c.file, err = b.files.Open(context.Background(), c.h, true, readerMemory)
 	default:
 		cache = b.cfg.WriterCache
 		c.h = b.cfg.DB.NewHandle(false)
-		c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, false, writerMemory)
+		c.db, c.file, err = b.files.Open(context.Background(), c.h, false, writerMemory)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open SQL connection: %w", err)
@@ -118,7 +118,7 @@ func (c *conn) setUp(cacheKB int) error {
 			return err
 		}
 	}
-	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=MEMORY; PRAGMA temp_store=MEMORY; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
+	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=MEMORY; PRAGMA temp_store=FILE; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
 	if err != nil {
 		return err
 	}

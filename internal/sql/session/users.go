@@ -36,6 +36,7 @@ func InitSchema(ctx context.Context, db Database, user, password string) error {
 		return err
 	}
 	b := New(Config{DB: db})
+	defer b.files.Close()
 	c, err := b.open(writerConn)
 	if err != nil {
 		return fmt.Errorf("create system tables: %w", err)

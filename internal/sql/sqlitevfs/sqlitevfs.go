@@ -3,6 +3,9 @@
 // meet: the store knows nothing of SQLite's virtual file system, and nothing
 // above knows how pages are read.
 //
+// Temporary files of SQLite (sorters of large indexes, TEMP tables, VACUUM) are
+// in memory up to a limit and beyond that in a file without a name.
+//
 // What SQLite believes: one main database file that needs no journal, WAL or
 // super-journal on disk. What happens: Lock(SHARED) pins a snapshot, writes go
 // to the handle's private pages, FCNTL_SYNC does everything that can fail,
@@ -24,7 +27,6 @@ import (
 	"sync/atomic"
 
 	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/util/vfsutil"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
@@ -44,21 +46,16 @@ type Handle interface {
 	Close() error
 }
 
-// vfsName is how SQLite finds this file system; "?vfs=" in a file name.
-const vfsName = "datawatch"
-
 var (
-	register sync.Once
-	pending  sync.Map // name in Open -> *file, from Open until SQLite opens it
-	counter  atomic.Uint64
+	pending sync.Map // name in Open -> *file, from Open until SQLite opens it
+	counter atomic.Uint64
 )
 
 // Open opens a SQLite connection on h, which it owns from then on: closing the
 // connection closes the handle, and so does a failed Open. maxMemory bounds the
 // memory of the connection in bytes (0: the binding's default of 256 MB); it
 // is address space, taken only when used.
-func Open(ctx context.Context, h Handle, readOnly bool, maxMemory int64) (*sqlite3.Conn, *File, error) {
-	register.Do(func() { vfs.Register(vfsName, fileSystem{}) })
+func (s *System) Open(ctx context.Context, h Handle, readOnly bool, maxMemory int64) (*sqlite3.Conn, *File, error) {
 	name := "dw" + strconv.FormatUint(counter.Add(1), 10)
 	f := &File{h: h, readOnly: readOnly}
 	pending.Store(name, f)
@@ -66,7 +63,7 @@ func Open(ctx context.Context, h Handle, readOnly bool, maxMemory int64) (*sqlit
 	if maxMemory > 0 {
 		ctx = sqlite3.WithMaxMemory(ctx, maxMemory)
 	}
-	c, err := sqlite3.OpenContext(ctx, "file:/"+name+"?vfs="+vfsName)
+	c, err := sqlite3.OpenContext(ctx, "file:/"+name+"?vfs="+s.name)
 	if err != nil {
 		h.Close()
 		return nil, nil, fmt.Errorf("open SQL connection: %w", err)
@@ -74,17 +71,18 @@ func Open(ctx context.Context, h Handle, readOnly bool, maxMemory int64) (*sqlit
 	return c, f, nil
 }
 
-type fileSystem struct{}
+// fileSystem is a System as SQLite sees it.
+type fileSystem struct{ *System }
 
 // Open hands out the handle waiting under the name for a main database, and
-// memory for everything else: with temp_store=MEMORY and journal_mode=MEMORY
-// SQLite asks for nothing else that would have to survive.
-func (fileSystem) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
+// a temporary file for everything else: with journal_mode=MEMORY SQLite asks
+// for nothing that would have to survive.
+func (s fileSystem) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	if flags&vfs.OPEN_MAIN_DB == 0 {
 		if flags&(vfs.OPEN_MAIN_JOURNAL|vfs.OPEN_SUPER_JOURNAL|vfs.OPEN_WAL) != 0 {
 			return nil, flags, sqlite3.CANTOPEN
 		}
-		return &vfsutil.SliceFile{}, flags | vfs.OPEN_MEMORY, nil
+		return &tempFile{s: s.System}, flags, nil
 	}
 	if len(name) > 0 && name[0] == '/' {
 		name = name[1:]

@@ -43,7 +43,12 @@ func (h *memHandle) Close() error           { h.closed = true; return nil }
 
 func TestAdapter(t *testing.T) {
 	h := &memHandle{}
-	c, f, err := Open(t.Context(), h, false, 0)
+	sys, err := New(nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	c, f, err := sys.Open(t.Context(), h, false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
