@@ -42,7 +42,8 @@ type DM struct {
 	UseAP              int           `ini:"USE_AP"`
 	HAInstCheckIP      string        `ini:"HA_INST_CHECK_IP"`
 	HAInstCheckPort    int           `ini:"HA_INST_CHECK_PORT"`
-	Buffer             int           `ini:"BUFFER"` // MB
+	Buffer             int           `ini:"BUFFER"`       // MB
+	MemoryLimit        int           `ini:"MEMORY_LIMIT"` // MB, 0 none
 
 	LogPath            []string      `ini:"LOG_PATH"` // online log files; never empty after loading
 	BakPath            string        `ini:"BAK_PATH"`

@@ -67,7 +67,9 @@ var dmParams = []Param{
 	{Name: "HA_INST_CHECK_PORT", Kind: KindInt, Min: 1024, Max: 65534, Manual: "6.27",
 		Doc: "See HA_INST_CHECK_IP."},
 	{Name: "BUFFER", Kind: KindInt, Min: 8, Max: 1048576, Default: "256", Unit: "MB", Effective: true, Manual: "6.27",
-		Doc: "Memory for pages of the data file, shared by all sessions."},
+		Doc: "Memory for pages of the data file, shared by all sessions. At most half of MEMORY_LIMIT is used."},
+	{Name: "MEMORY_LIMIT", Kind: KindInt, Max: 1048576, Default: "0", Unit: "MB", Effective: true, Ours: true,
+		Doc: "Memory that the server aims to stay below, 256 or more: buffers are made to fit, large transactions go to disk earlier, garbage is collected in time. Sessions that sort or hold large values need more for as long. 0: none."},
 
 	{Name: "LOG_PATH", Kind: KindPath, Repeat: true, DefNote: "the files that dminit made", Effective: true, Ours: true,
 		Doc: "One online redo log file; given once per file, at least two, in order."},

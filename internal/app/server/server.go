@@ -225,6 +225,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	undo = append(undo, files.Close)
 	s.files = files
 	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log, Files: files,
+		WriterCache:  shareMemory(cfg.DM.MemoryLimit, cfg.DM.Buffer, cfg.DM.RedosBufSize).writerCache,
 		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog})
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
@@ -263,8 +264,9 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 func (s *Server) engineConfig() engine.Config {
 	dm := s.cfg.DM
 	ec := engine.Config{FS: s.fs, Clock: s.clock, Log: s.log, Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath,
-		BufferBytes: int64(dm.Buffer) << 20, InstName: s.name, Compress: dm.RlogCompress,
+		InstName: s.name, Compress: dm.RlogCompress,
 		CheckpointInterval: dm.CkptInterval, OnHalt: s.halt}
+	shareMemory(dm.MemoryLimit, dm.Buffer, dm.RedosBufSize).engine(&ec)
 	if s.cfg.Arch != nil {
 		if l, ok := s.cfg.Arch.Local(); ok {
 			ec.Arch = &engine.ArchConfig{Dir: l.Dest, Name: l.Name, FileSize: l.FileSize << 20, SpaceLimit: l.SpaceLimit << 20,
@@ -278,7 +280,7 @@ func (s *Server) engineConfig() engine.Config {
 func (s *Server) prepareReplication() error {
 	dm := s.cfg.DM
 	s.recv = standby.New(standby.Config{Engine: replEngine{s.eng}, PmntMagic: s.eng.Control().PmntMagic, Incarnation: s.incarnation,
-		BufBytes: int64(dm.RedosBufSize) << 20, BufNum: dm.RedosBufNum, MaxDelay: dm.RedosMaxDelay, Recent: dm.RlogSendApplyMon,
+		BufBytes: shareMemory(dm.MemoryLimit, dm.Buffer, dm.RedosBufSize).received, BufNum: dm.RedosBufNum, MaxDelay: dm.RedosMaxDelay, Recent: dm.RlogSendApplyMon,
 		Clock: s.clock, Log: s.log, OnHalt: s.halt, OnChange: s.changed})
 	var targets []ship.Target
 	if s.cfg.Arch != nil {

@@ -234,7 +234,10 @@ func TestStandbyMadePrimaryByHand(t *testing.T) {
 	p := newPair(t)
 	p.open()
 	p.commit(p.a, 20)
-	p.until("the notice is there", func() bool { return !p.b.recv.Info().HasKeep })
+	p.until("the notice is there and all is replayed", func() bool {
+		i := p.b.recv.Info()
+		return !i.HasKeep && i.Apply == i.Keep
+	})
 	if err := p.end(p.a, stopAbort); err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,8 @@ const (
 
 	stmtCacheSize = 128
 	// A connection that wrote more pages than this in one transaction, or ran
-	// one statement longer than this, is replaced: its memory journal, sorter
-	// and hash tables leave memory behind that only closing gives back.
+	// one statement longer than this, is replaced: its page cache, sorter and
+	// hash tables leave memory behind that only closing gives back.
 	wornPages = 8192
 	wornTime  = 3 * time.Second
 )
@@ -118,7 +118,7 @@ func (c *conn) setUp(cacheKB int) error {
 			return err
 		}
 	}
-	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=MEMORY; PRAGMA temp_store=FILE; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
+	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=TRUNCATE; PRAGMA temp_store=FILE; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,8 @@
 // Temporary files of SQLite (sorters of large indexes, TEMP tables, VACUUM) are
 // in memory up to a limit and beyond that in a file without a name.
 //
-// What SQLite believes: one main database file that needs no journal, WAL or
-// super-journal on disk. What happens: Lock(SHARED) pins a snapshot, writes go
+// What SQLite believes: one main database file with a rollback journal that
+// is truncated at each commit; no WAL, no super-journal. What happens: Lock(SHARED) pins a snapshot, writes go
 // to the handle's private pages, FCNTL_SYNC does everything that can fail,
 // FCNTL_COMMIT_PHASETWO marks the commit and the Unlock after it publishes.
 // SQLITE_IOCAP_BATCH_ATOMIC is never offered: with it SQLite leaves page 1's
@@ -75,11 +75,13 @@ func (s *System) Open(ctx context.Context, h Handle, readOnly bool, maxMemory in
 type fileSystem struct{ *System }
 
 // Open hands out the handle waiting under the name for a main database, and
-// a temporary file for everything else: with journal_mode=MEMORY SQLite asks
-// for nothing that would have to survive.
+// a temporary file for everything else. That includes the rollback journal: it
+// serves a statement, savepoint or transaction that is undone while the
+// connection lives, and never has to survive it, as the page store publishes
+// whole transactions only.
 func (s fileSystem) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
 	if flags&vfs.OPEN_MAIN_DB == 0 {
-		if flags&(vfs.OPEN_MAIN_JOURNAL|vfs.OPEN_SUPER_JOURNAL|vfs.OPEN_WAL) != 0 {
+		if flags&(vfs.OPEN_SUPER_JOURNAL|vfs.OPEN_WAL) != 0 {
 			return nil, flags, sqlite3.CANTOPEN
 		}
 		return &tempFile{s: s.System}, flags, nil
@@ -175,9 +177,10 @@ func (f *File) CommitPhaseTwo() error { f.h.CommitPhaseTwo(); return nil }
 func (f *File) Close() error { return f.h.Close() }
 
 // DeviceCharacteristics: appends are safe, writes do not touch their
-// neighbours, and parts of a page can be read. Not BATCH_ATOMIC.
+// neighbours, and parts of a page can be read. UNDELETABLE_WHEN_OPEN makes SQLite
+// keep the journal open from transaction to transaction. Not BATCH_ATOMIC.
 func (f *File) DeviceCharacteristics() vfs.DeviceCharacteristic {
-	return vfs.IOCAP_SAFE_APPEND | vfs.IOCAP_SEQUENTIAL | vfs.IOCAP_POWERSAFE_OVERWRITE | vfs.IOCAP_SUBPAGE_READ
+	return vfs.IOCAP_UNDELETABLE_WHEN_OPEN | vfs.IOCAP_SAFE_APPEND | vfs.IOCAP_SEQUENTIAL | vfs.IOCAP_POWERSAFE_OVERWRITE | vfs.IOCAP_SUBPAGE_READ
 }
 
 var (

@@ -52,7 +52,7 @@ func TestAdapter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Exec("pragma journal_mode=memory; create table t(a); insert into t values(1)"); err != nil {
+	if err := c.Exec("pragma journal_mode=truncate; create table t(a); insert into t values(1)"); err != nil {
 		t.Fatal(err)
 	}
 	if h.phase2 != 2 || f.Written() == 0 || f.Written() != 0 {

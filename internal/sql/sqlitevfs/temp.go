@@ -147,6 +147,9 @@ func (t *tempFile) spill() error {
 
 func (t *tempFile) Truncate(n int64) error {
 	n = min(n, t.size)
+	if n == 0 && t.f != nil { // a journal after its transaction: the next one is small again
+		return t.Close()
+	}
 	if t.f != nil {
 		if err := t.f.Truncate(n); err != nil {
 			return tempError(err, sqlite3.IOERR_TRUNCATE)
@@ -170,7 +173,7 @@ func (t *tempFile) Close() error {
 	if t.path != "" {
 		_ = t.s.fs.Remove(t.path) // New does, at the next start, if this fails
 	}
-	t.f = nil
+	t.f, t.path = nil, ""
 	return tempError(err, sqlite3.IOERR_CLOSE)
 }
 

@@ -93,3 +93,54 @@ func TestTemp(t *testing.T) {
 		t.Fatalf("%v, %d bytes on disk", err, most)
 	}
 }
+
+// TestJournal: a transaction whose rollback journal does not fit memory is undone
+// from disk, to a savepoint and whole, and the next small one is in memory again.
+func TestJournal(t *testing.T) {
+	mem := vfs.NewMem()
+	s, err := New(mem, "/tmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.fileMemory = 64 << 10
+	c, _, err := s.Open(t.Context(), &memHandle{}, false, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	exec := func(sql string) {
+		t.Helper()
+		if err := c.Exec(sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	sum := func(want int64) {
+		t.Helper()
+		st, _, err := c.Prepare("select sum(a) from t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		if !st.Step() || st.ColumnInt64(0) != want {
+			t.Fatalf("sum is %d, want %d (%v)", st.ColumnInt64(0), want, st.Err())
+		}
+	}
+	exec("pragma journal_mode=truncate; pragma temp_store=file; pragma cache_size=-100; create table t(a, b);" +
+		"with recursive n(i) as (select 1 union all select i+1 from n where i<20000) insert into t select 1, hex(zeroblob(30)) from n")
+	exec("begin; update t set a=2; savepoint p; update t set a=3")
+	if _, disk := s.TempBytes(); disk < 1<<20 {
+		t.Fatalf("%d bytes of journal on disk", disk)
+	}
+	sum(60000)
+	exec("rollback to p")
+	sum(40000)
+	exec("rollback")
+	sum(20000)
+	exec("update t set a=5")
+	exec("update t set a=6 where rowid=1")
+	sum(100001)
+	if inMem, disk := s.TempBytes(); disk != 0 || inMem > 64<<10 {
+		t.Fatalf("left: %d bytes in memory, %d on disk", inMem, disk)
+	}
+}
