@@ -28,9 +28,9 @@ type memLog struct {
 	partBytes                int // Options
 	spillBytes, versionBytes int64
 
-	fail     error
-	deaf     bool // Abandon is refused
-	parts    int  // so many calls of Part until one fails; 0 or less: none does
+	fail  error
+	deaf  bool // Abandon is refused
+	parts int  // so many calls of Part until one fails; 0 or less: none does
 }
 
 func (l *memLog) Reserve(context.Context, base.LSN, int) error {
