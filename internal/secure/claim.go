@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"datawatch/internal/certs"
@@ -46,19 +47,19 @@ func (c claim) peer() Peer { return Peer{c.Role, c.Name, c.OGUID} }
 // who names the end of a link that has only claimed to be somebody.
 func (c claim) who() string { return clean(c.peer().String(), 2*maxName) }
 
-func writeClaim(tc *tls.Conn, typ uint16, c claim) error {
+func writeClaim(w io.Writer, typ uint16, c claim) error {
 	c.Refuse = clean(c.Refuse, maxText)
 	b, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	return wire.NewWriter(tc).Write(typ, 0, b)
+	return wire.NewWriter(w).Write(typ, 0, b)
 }
 
 // readClaim reads exactly one frame: what follows belongs to the layer above.
-func readClaim(tc *tls.Conn, typ uint16) (claim, error) {
+func readClaim(r io.Reader, typ uint16) (claim, error) {
 	var c claim
-	f, err := wire.NewReader(tc, maxClaim).Read()
+	f, err := wire.NewReader(r, maxClaim).Read()
 	if err != nil {
 		return c, err
 	}

@@ -7,7 +7,7 @@
 // claims right after the handshake (PROTOCOL.md), in one of two ways: each end
 // has a certificate of the group's authority that names it (Cert), or each end
 // proves, with an HMAC over keying material of this very TLS connection, that
-// it has the group's key (Key). docs/decisions/0010-secure-links.md holds the threat
+// it has the group's key (Key). docs/decisions/0004-secure-links.md holds the threat
 // model and why it is done so. Off leaves links in plain text, as on loopback.
 //
 // It keeps the network side of G8 for every internal port, with or without
@@ -238,7 +238,7 @@ func (e *Endpoint) tlsConfig(s *secrets) *tls.Config {
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             protocols,
 		Time:                   e.cfg.Clock.Now,
-		SessionTicketsDisabled: true, // a whole handshake takes a millisecond and asks the files of today
+		SessionTicketsDisabled: true, // a whole handshake takes milliseconds and asks the files of today
 		// Certificates are judged after the handshake, when the reason can
 		// be told to the other end in words (judge).
 		InsecureSkipVerify:          true, //nolint:gosec // see above

@@ -435,6 +435,7 @@ func TestReflectedProof(t *testing.T) {
 	cl := newSide(t, Config{Mode: Key, Dir: dir, Role: Instance, Name: "A"})
 	nc, err := net.Dial("tcp", fake.Addr().String())
 	check(t, err)
+	defer nc.Close()
 	// Even with the very same names on both sides.
 	if _, err = cl.Client(t.Context(), nc, Want{Role: Instance, Name: "A"}); err == nil || !strings.Contains(err.Error(), "does not know group key") {
 		t.Fatalf("client: %v", err)
@@ -461,5 +462,68 @@ func TestSilentServer(t *testing.T) {
 	check(t, err)
 	if _, err = cl.Client(ctx, nc, Want{Role: Instance, Name: "B"}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// A program with a good certificate that sits at another one's address is
+// found out by the client, whatever it says.
+func TestLyingServer(t *testing.T) {
+	dir, ca := authority(t, "CA")
+	issue(t, ca, dir, og, certs.Instance, "A")
+	issue(t, ca, dir, og, certs.Instance, "C")
+	pair, err := certs.LoadPair(filepath.Join(dir, "C.crt"), filepath.Join(dir, "C.key"))
+	check(t, err)
+	cl := newSide(t, Config{Mode: Cert, Dir: dir, Role: Instance, Name: "A"})
+	for _, c := range []struct {
+		reply claim
+		want  string
+	}{
+		{claim{V: 1, Auth: "CERT", Role: Instance, Name: "C", OGUID: og}, "we refuse instance B: instance C answered instead of instance B"},
+		{claim{V: 1, Auth: "CERT", Role: Instance, Name: "B", OGUID: og}, "we refuse instance B: the certificate shown is for instance C of OGUID 453331, not for instance B"},
+		{claim{V: 1, Auth: "CERT", Role: Watcher, Name: "C", OGUID: og}, "watcher C answered instead of instance B"},
+		{claim{V: 1, Auth: "CERT", Role: Instance, Refuse: "go\naway\x1b[0m"}, "refused by instance B: go?away?[0m"},
+	} {
+		fake, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			nc, err := fake.Accept()
+			if err != nil {
+				return
+			}
+			defer nc.Close()
+			in := tls.Server(nc, &tls.Config{NextProtos: protocols, Certificates: []tls.Certificate{*pair}, ClientAuth: tls.RequestClientCert})
+			if _, err := readClaim(in, typeClaim); err == nil {
+				_ = writeClaim(in, typeReply, c.reply)
+			}
+		})
+		nc, err := net.Dial("tcp", fake.Addr().String())
+		check(t, err)
+		l, err := cl.Client(t.Context(), nc, Want{Role: Instance, Name: "B"})
+		if err == nil {
+			l.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.reply, err, c.want)
+		}
+		fake.Close()
+		wg.Wait()
+	}
+}
+
+// Not a byte more than allowed is read before the peer is known.
+func TestBounded(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	defer a.Close()
+	go func() { _, _ = b.Write(make([]byte, 200)) }()
+	r := &bounded{Conn: a, left: 100}
+	got, err := io.ReadAll(r)
+	if len(got) != 100 || !errors.Is(err, errTooMuch) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	r.left = -1
+	if n, err := io.ReadFull(r, make([]byte, 100)); n != 100 || err != nil {
+		t.Errorf("without limit: %d, %v", n, err)
 	}
 }

@@ -152,7 +152,7 @@ func certsCA(o *certsOptions, now time.Time, out io.Writer) error {
 		return err
 	}
 	if o.name == "" {
-		o.name = "Datawatch authority of " + now.UTC().Format("2006-01-02 15:04")
+		o.name = "Datawatch authority of " + now.UTC().Format("2006-01-02 15:04:05")
 	}
 	p, err := certs.NewCA(o.name, now, o.days)
 	if err != nil {

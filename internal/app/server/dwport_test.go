@@ -14,6 +14,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/clock"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/secure"
 	"datawatch/internal/wire"
 )
 
@@ -89,5 +90,28 @@ func TestStatusNumbers(t *testing.T) {
 			t.Fatalf("status %d tells state %d after state %d", seq, states[seq], last)
 		}
 		last = states[seq]
+	}
+}
+
+// The port is for the watcher of this instance, and tells others so.
+func TestDWPortIsForItsWatcher(t *testing.T) {
+	p := newDWPort(nil, nil, nil).port("A")
+	for _, c := range []struct {
+		peer secure.Peer
+		ok   bool
+	}{
+		{secure.Peer{Role: secure.Watcher, Name: "a"}, true},
+		{secure.Peer{Role: secure.Watcher, Name: "B"}, false},
+		{secure.Peer{Role: secure.Instance, Name: "A"}, false},
+		{secure.Peer{Role: secure.Monitor, Name: "A"}, false},
+	} {
+		if err := p.Allow(c.peer); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.peer, err)
+		}
+	}
+	typ, b := p.Refusal("no")
+	var r proto.HelloReply
+	if err := json.Unmarshal(b, &r); err != nil || typ != proto.TypeHelloReply || r.Code == 0 || r.Msg != "no" {
+		t.Errorf("refusal: type %d, %s", typ, b)
 	}
 }

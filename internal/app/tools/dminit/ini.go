@@ -78,6 +78,8 @@ func malExample(s spec) []byte {
 	fmt.Fprintf(&b, exampleHead, "dmmal.ini", "MAL_INI = 1 in dm.ini. The file is the same on every host of the system.")
 	fmt.Fprintf(&b, `MAL_CHECK_INTERVAL = 5
 MAL_CONN_FAIL_INTERVAL = 5
+#MAL_SSL_MODE = AUTO          # hosts beyond loopback need TLS: "dw certs", docs/operations.md
+#MAL_SSL_PATH = ssl           # certificates or group key
 
 [MAL_INST1]
 MAL_INST_NAME = %s
