@@ -77,6 +77,9 @@ var Metrics = []admin.Metric{
 	{Name: "dw_snapshots", Type: "gauge", Help: "Snapshots that are read from now."},
 	{Name: "dw_oldest_snapshot_lag_lsn", Type: "gauge", Help: "How many LSNs the oldest snapshot is behind; what changed since stays in memory."},
 	{Name: "dw_sql_connections", Type: "gauge", Help: "Connections of the SQL engine, each with memory of its own."},
+	{Name: "dw_check_running", Type: "gauge", Help: "1 while CHECK DATABASE runs."},
+	{Name: "dw_check_problems", Type: "gauge", Help: "Problems that the last CHECK DATABASE since the start found; more than 0 is damage."},
+	{Name: "dw_check_end_timestamp_seconds", Type: "gauge", Help: "When it ended."},
 	{Name: "dw_disk_free_bytes", Type: "gauge", Labels: "what,path", Help: "Free space, for the server's user, where data, log and archive are."},
 }
 
@@ -101,6 +104,7 @@ func (s *Server) collect(e admin.Emit) {
 	}
 	s.collectSessions(e)
 	s.collectStore(e)
+	s.collectCheck(e)
 	for what, path := range s.disks() {
 		var st unix.Statfs_t
 		if unix.Statfs(path, &st) == nil {
@@ -233,6 +237,13 @@ func (s *Server) collectStore(e admin.Emit) {
 	e.Value("dw_dirty_pages", float64(st.Dirty))
 	e.Value("dw_snapshots", float64(st.Snapshots))
 	e.Value("dw_oldest_snapshot_lag_lsn", float64(st.Hardened-min(st.Oldest, st.Hardened)))
+}
+
+func (s *Server) collectCheck(e admin.Emit) {
+	c := s.sess.LastCheck()
+	e.Bool("dw_check_running", c.State == "RUNNING")
+	e.Value("dw_check_problems", float64(c.Count()))
+	e.Time("dw_check_end_timestamp_seconds", c.End)
 }
 
 // health answers /healthz: whether the process does what it is for, or is on

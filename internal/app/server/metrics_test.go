@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 		for n := range b {
 			found = found || n == m.Name || strings.HasPrefix(n, m.Name+" ")
 		}
-		if !found {
+		if !found && m.Name != "dw_check_end_timestamp_seconds" { // nothing was checked
 			t.Errorf("%s has no value on a primary and on a standby", m.Name)
 		}
 		if !strings.Contains(m.Help, ".") || m.Type != "gauge" && m.Type != "histogram" && !strings.HasSuffix(m.Name, "_total") {

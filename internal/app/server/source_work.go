@@ -62,3 +62,28 @@ func (v source) RapplyStat() []views.RapplyStatRow {
 		RecentWaitTime: us(s.RecentWaitTime), LastApplyLen: s.LastApplyLen, LastApplyTime: us(s.LastApplyTime), RecentApplyLen: s.RecentApplyLen,
 		RecentApplyTime: us(s.RecentApplyTime), LastCommit: s.LastCommit, Applied: s.Applied}}
 }
+
+func (v source) DBCheck() []views.DBCheckRow {
+	c := v.s.sess.LastCheck()
+	if c.State == "" {
+		return nil
+	}
+	r := views.DBCheckRow{State: c.State, Phase: c.Phase, Done: int64(c.Done), Total: int64(c.Total), Problems: c.Count(), Start: c.Start, End: c.End,
+		LSN: c.LSN, SessID: int64(c.Session), User: c.User, Error: c.Error}
+	if c.Total > 0 {
+		r.Percent = int(min(100, 100*int64(c.Done)/int64(c.Total)))
+	}
+	return []views.DBCheckRow{r}
+}
+
+func (v source) DBProblems() []views.DBProblemRow {
+	var out []views.DBProblemRow
+	for _, p := range v.s.sess.LastCheck().Problems {
+		r := views.DBProblemRow{What: p.What, Object: p.Object, Page: int64(p.Page), Text: p.Text}
+		if p.Page != 0 {
+			r.Offset = ptr(p.Offset)
+		}
+		out = append(out, r)
+	}
+	return out
+}

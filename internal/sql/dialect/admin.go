@@ -121,6 +121,15 @@ func (p *parser) alterUser() (*Statement, error) {
 	return p.end(st)
 }
 
+// check: CHECK DATABASE [PAGES | INDEXES], which is SP_DB_CHECK with a result of
+// several columns.
+func (p *parser) check() (*Statement, error) {
+	if !p.accept("DATABASE") {
+		return nil, p.err()
+	}
+	return p.end(&Statement{Kind: Call, Tag: "CHECK DATABASE", Name: "SP_DB_CHECK", Verb: p.any("PAGES", "INDEXES")})
+}
+
 // backup: BACKUP DATABASE [FULL] [TO name] BACKUPSET 'dir' [WITHOUT LOG].
 func (p *parser) backup() (*Statement, error) {
 	if !p.accept("DATABASE") {
@@ -223,4 +232,13 @@ func (p *parser) arg() (Arg, error) {
 		return Arg{Text: t.val, String: true}, nil
 	}
 	return Arg{}, p.err()
+}
+
+// procedure reports whether a name is in the namespace of system procedures.
+func procedure(t token) bool {
+	return t.isName() && (hasPrefixFold(t.val, "SP_") || hasPrefixFold(t.val, "SF_") || strings.EqualFold(t.val, "CHECKPOINT"))
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

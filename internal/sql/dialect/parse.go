@@ -242,6 +242,8 @@ func (p *parser) parse() (*Statement, error) {
 			return &Statement{Kind: Checkpoint, Tag: "CHECKPOINT"}, nil
 		}
 		return p.call(first, "CALL", false)
+	case "CHECK":
+		return p.check()
 	case "BACKUP":
 		return p.backup()
 	case "CALL", "EXEC", "EXECUTE":
@@ -322,15 +324,6 @@ func (p *parser) createDrop(verb string) *Statement {
 }
 
 func unsupported(feature string) *Statement { return &Statement{Kind: Unsupported, Name: feature} }
-
-// procedure reports whether a name is in the namespace of system procedures.
-func procedure(t token) bool {
-	return t.isName() && (hasPrefixFold(t.val, "SP_") || hasPrefixFold(t.val, "SF_") || strings.EqualFold(t.val, "CHECKPOINT"))
-}
-
-func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
-}
 
 func (p *parser) named(st *Statement) (*Statement, error) {
 	n, err := p.name()

@@ -117,6 +117,7 @@ type Backend struct {
 	holder atomic.Pointer[Session] // of the write lock
 	trxID  atomic.Uint64           // last number of a transaction
 	ticker ticker
+	check  dbCheck
 
 	hardenedAt func() int64 // nil: not known
 

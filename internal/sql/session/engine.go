@@ -32,6 +32,9 @@ func (d engineDB) HardenedAt() int64 {
 	}
 	return 0
 }
+func (d engineDB) CheckPages(ctx context.Context, progress func(done, total uint32), bad func(page uint32, offset int64, err error)) error {
+	return d.Store().CheckPages(ctx, progress, bad)
+}
 func (d engineDB) LockWrite(ctx context.Context, h Handle) error {
 	return d.Store().LockWrite(ctx, h.(*pagestore.Handle))
 }

@@ -21,6 +21,7 @@ import (
 // testDB is a page store without a log: commits harden at once, or when hold
 // is lifted.
 type testDB struct {
+	fs     vfs.FS
 	store  *pagestore.Store
 	mode   atomic.Uint32
 	status atomic.Uint32
@@ -49,11 +50,17 @@ func newTestDB(tb testing.TB) *testDB {
 		tb.Fatal(err)
 	}
 	f.Close()
-	d := &testDB{lsn: 1}
+	return openTestDB(tb, fs, 1)
+}
+
+func openTestDB(tb testing.TB, fs vfs.FS, lsn base.LSN) (d *testDB) {
+	tb.Helper()
+	var err error
+	d = &testDB{fs: fs, lsn: lsn}
 	d.cond = sync.NewCond(&d.mu)
 	d.mode.Store(uint32(base.ModePrimary))
 	d.status.Store(uint32(base.StatusOpen))
-	d.store, err = pagestore.Open(fs, "/data", pagestore.Options{PageSize: 4096, LSN: 1, Committer: d})
+	d.store, err = pagestore.Open(fs, "/data", pagestore.Options{PageSize: 4096, LSN: lsn, Committer: d})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -196,6 +203,8 @@ func (testSource) Trx() []views.TrxRow                 { return nil }
 func (testSource) Locks() []views.LockRow              { return nil }
 func (testSource) ArchSend() []views.ArchSendRow       { return nil }
 func (testSource) RapplyStat() []views.RapplyStatRow   { return nil }
+func (testSource) DBCheck() []views.DBCheckRow         { return nil }
+func (testSource) DBProblems() []views.DBProblemRow    { return nil }
 func (testSource) Version() []views.VersionRow         { return nil }
 
 // env is a backend over a test database.

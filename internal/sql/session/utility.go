@@ -14,6 +14,7 @@ import (
 // valued are the procedures that return a value, with its type.
 var valued = map[string]uint32{
 	"SF_GET_PARA_STRING_VALUE": dialect.Text, "SF_GET_PARA_VALUE": dialect.Int8, "SF_GET_PARA_DOUBLE_VALUE": dialect.Float8,
+	"SP_DB_CHECK": dialect.Int8,
 }
 
 func textColumn(name string) sqlapi.Column {
@@ -29,6 +30,9 @@ func (s *Session) utilityColumns(p *parsed) []sqlapi.Column {
 		}
 		return []sqlapi.Column{textColumn(strings.ToLower(p.Name))}
 	case dialect.Call:
+		if p.Tag == "CHECK DATABASE" {
+			return checkColumns
+		}
 		name := strings.ToLower(p.Name)
 		if oid := valued[p.Name]; oid != 0 {
 			return []sqlapi.Column{{Name: name, OID: oid, Size: dialect.SizeOf(oid), TypeMod: -1}}
@@ -162,6 +166,10 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, s.lockTable(st)
 	case dialect.Vacuum, dialect.Analyze:
 		return st.Tag, s.vacuum(st)
+	case dialect.Call:
+		if st.Name == "SP_DB_CHECK" {
+			return s.checkStmt(p, row)
+		}
 	}
 	return s.admin(p, row)
 }

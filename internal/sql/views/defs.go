@@ -31,6 +31,8 @@ func define() []*View {
 		view("V$LOCK", "Who has the write lock of the database, who waits for it, and which transactions keep a snapshot.", anywhere, "", Source.Locks),
 		view("V$ARCH_SEND_INFO", "Statistics of sending redo to each realtime or timely standby.", onPrimary, "10.1 #16", Source.ArchSend),
 		view("V$RAPPLY_STAT", "Statistics of receiving and replaying redo.", onStandby, "10.1 #17", Source.RapplyStat),
+		view("V$DB_CHECK", "The check of the database under way (CHECK DATABASE), or the last one since the start.", anywhere, "", Source.DBCheck),
+		view("V$DB_CHECK_PROBLEM", "What that check found, at most 1000.", anywhere, "", Source.DBProblems),
 		view("V$VERSION", "Versions of server and formats.", anywhere, "", Source.Version),
 	}
 }

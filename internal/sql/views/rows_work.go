@@ -205,3 +205,28 @@ func pgLocks(s Source) []PGLockRow {
 	}
 	return rows
 }
+
+// DBCheckRow is a row of V$DB_CHECK.
+type DBCheckRow struct {
+	State    string    `col:"STATE,VARCHAR(16)" doc:"RUNNING, OK, DAMAGED, CANCELLED or FAILED."`
+	Phase    string    `col:"PHASE,VARCHAR(16)" doc:"pages: checksums of the data file; structure: tables, indexes and constraints."`
+	Percent  int       `col:"PROGRESS,INTEGER" doc:"How much of the phase is done, percent."`
+	Done     int64     `col:"PAGES_DONE,BIGINT" doc:"Pages read in the phase."`
+	Total    int64     `col:"PAGES_TOTAL,BIGINT" doc:"Pages to read in it."`
+	Problems int       `col:"N_PROBLEMS,INTEGER" doc:"Problems found; V$DB_CHECK_PROBLEM lists them."`
+	Start    time.Time `col:"START_TIME,TIMESTAMP" null:"zero" doc:"When it began."`
+	End      time.Time `col:"END_TIME,TIMESTAMP" null:"zero" doc:"When it ended; NULL while it runs."`
+	LSN      base.LSN  `col:"LSN,BIGINT" doc:"Snapshot whose structure was checked."`
+	SessID   int64     `col:"SESS_ID,BIGINT" doc:"Session that runs it."`
+	User     string    `col:"USER_NAME,VARCHAR(128)" doc:"Its user."`
+	Error    string    `col:"ERROR,VARCHAR(1024)" null:"zero" doc:"Why it failed."`
+}
+
+// DBProblemRow is a row of V$DB_CHECK_PROBLEM.
+type DBProblemRow struct {
+	What   string `col:"WHAT,VARCHAR(16)" doc:"page or structure."`
+	Object string `col:"OBJECT,VARCHAR(128)" null:"zero" doc:"Table or index, where it is known."`
+	Page   int64  `col:"PAGE,BIGINT" null:"zero" doc:"Number of the page, from 1."`
+	Offset *int64 `col:"FILE_OFFSET,BIGINT" doc:"Its place in the data file, bytes."`
+	Text   string `col:"MESSAGE,VARCHAR(1024)" doc:"What is wrong."`
+}

@@ -40,6 +40,8 @@ type Source interface {
 	Locks() []LockRow
 	ArchSend() []ArchSendRow
 	RapplyStat() []RapplyStatRow
+	DBCheck() []DBCheckRow
+	DBProblems() []DBProblemRow
 	Version() []VersionRow
 }
 

@@ -65,6 +65,8 @@ func (f fake) Locks() []LockRow {
 }
 func (f fake) ArchSend() []ArchSendRow     { return one(ArchSendRow{Dest: "B", Type: 3, TotalCnt: 5}) }
 func (f fake) RapplyStat() []RapplyStatRow { return one(RapplyStatRow{ApplyNum: 9}) }
+func (f fake) DBCheck() []DBCheckRow       { return one(DBCheckRow{State: "OK", Percent: 100}) }
+func (f fake) DBProblems() []DBProblemRow  { return nil }
 func (f fake) Version() []VersionRow {
 	return one(VersionRow{"Datawatch"}, VersionRow{"DB Version: 1"})
 }
