@@ -14,7 +14,6 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
-	"datawatch/internal/sql/sqlitevfs"
 )
 
 // CHECK DATABASE reads everything and reports what is damaged; it repairs
@@ -341,7 +340,7 @@ func (b *Backend) openCounting(n *atomic.Uint32) (*conn, error) {
 	c := &conn{b: b, kind: readerConn, stmts: map[string]*cstmt{}, internal: true}
 	c.h = countingHandle{b.cfg.DB.NewHandle(true), n}
 	var err error
-	if c.db, c.file, err = sqlitevfs.Open(context.Background(), c.h, true, readerMemory); err != nil {
+	if c.db, c.file, err = b.files.Open(context.Background(), c.h, true, readerMemory); err != nil {
 		return nil, fmt.Errorf("open SQL connection: %w", err)
 	}
 	if err := c.setUp(readerCacheKB * 4); err != nil {
