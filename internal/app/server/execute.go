@@ -294,6 +294,8 @@ func (s *Server) status() proto.InstanceStatus {
 	if st.Mode == base.ModeStandby {
 		st.Stand, st.Keep, st.NTask, st.TaskMB = r.Stand, r.Keep, r.NTask, r.TaskMem
 		st.ValidClaim, st.ValidClaimFrom, st.ValidClaimID = r.Claim.Valid, r.Claim.From, r.Claim.OpenID
+		a := s.recv.Stats()
+		st.RecentReplays, st.ReplayTime = a.RecentNum, (a.RecentWaitTime + a.RecentApplyTime).Microseconds()
 	}
 	return st
 }

@@ -76,7 +76,8 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	if v.Alive(p) && p.Status.StateAtLoss != "" {
 		before = p.Status.StateAtLoss
 	}
-	allowed := []string{proto.DWStartup, proto.DWOpen, proto.DWRecovery}
+	// STANDBY CHECK makes an archive Invalid only when that standby has been told.
+	allowed := []string{proto.DWStartup, proto.DWOpen, proto.DWRecovery, proto.DWStandbyCheck}
 	if o.Suspend {
 		allowed = append(allowed, proto.DWConfirm, proto.DWFailover)
 	}

@@ -19,6 +19,7 @@ type entry struct {
 type marc struct {
 	state  base.ArchState
 	failed bool
+	slow   time.Duration // how long a send takes
 }
 
 // mdb models a database with realtime archives: what it has on disk, what it
@@ -42,6 +43,7 @@ type mdb struct {
 	claimID uint64
 	normal  bool
 	dieNext bool
+	replay  time.Duration // how long replaying a package takes
 }
 
 func (d *mdb) pos(n int) base.Position { return base.Position{Seq: base.Seq(n), LSN: base.LSN(n)} }
@@ -262,6 +264,7 @@ func (d *mdb) report() proto.InstanceStatus {
 	at := d.pos(len(d.log))
 	st := proto.InstanceStatus{Seq: d.seq, PID: 1000*int(d.name[0]) + d.inc, Incarnation: fmt.Sprintf("%s%d", d.name, d.inc), InstName: d.name,
 		Mode: d.mode, Status: d.status, PmntMagic: 7, Cur: at, File: at, Apply: at, Stand: at, Keep: at, Replay: at,
+		RecentReplays: 8, ReplayTime: 8 * d.replay.Microseconds(),
 		Lineage: d.lin, ValidClaim: d.claim != "", ValidClaimFrom: d.claim, ValidClaimID: d.claimID}
 	if d.keep != nil {
 		st.Keep = d.pos(len(d.log) + 1)
@@ -270,7 +273,8 @@ func (d *mdb) report() proto.InstanceStatus {
 		if n == d.name {
 			continue
 		}
-		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: base.ArchRealtime, State: d.arch[n].state, SendFailed: d.arch[n].failed})
+		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: base.ArchRealtime, State: d.arch[n].state, SendFailed: d.arch[n].failed,
+			RecentSends: 8, RecentTime: 8 * d.arch[n].slow.Microseconds()})
 		o := d.w.dbs[n]
 		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach("d:"+d.name, "d:"+n)})
 	}

@@ -85,6 +85,8 @@ func (x *m) procDone() {
 	case procOpen, procTakeover:
 		x.opened()
 		x.to(Open, "", procNames[p.kind]+" is done")
+	case procStandbyCheck:
+		x.to(Open, "", procNames[p.kind]+" is done")
 	case procStandbyOpen, procLocalOpen:
 		if p.kind == procStandbyOpen {
 			x.unsure = false // what was ordered before has been carried out before
@@ -121,6 +123,8 @@ func (x *m) procFailed(why string) {
 			x.kill("it did not shut down: " + why)
 		}
 		x.to(Startup, "", "shutting down failed")
+	case procStandbyCheck:
+		x.to(Open, "", procNames[p.kind]+" failed: "+why)
 	case procFailover, procReopen:
 		if x.W == Failover {
 			x.to(Open, "", procNames[p.kind]+" failed: "+why)

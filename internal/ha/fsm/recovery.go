@@ -60,7 +60,7 @@ func (x *m) decideOpen() {
 		x.to(Recovery, "", "recovery goes on")
 		return
 	}
-	if x.now.Before(x.notBefore) {
+	if x.now.Before(x.notBefore) || x.checkStandbys() {
 		return
 	}
 	for _, n := range x.names() {
@@ -111,6 +111,12 @@ func (x *m) canRecover(n string) (bool, string) {
 	}
 	if v, text := x.judge(n); v != RemoteJoins {
 		return false, "it cannot join: " + text
+	}
+	if ri.Apply == in.File {
+		// Nothing has to be sent, so nothing would show that it is faster now.
+		if why := x.slow(n); why != "" {
+			return false, why
+		}
 	}
 	wait := time.Duration(max(x.recT[n], minRecover)) * time.Second
 	if left := wait - x.now.Sub(x.lastRec[n]); !x.lastRec[n].IsZero() && left > 0 {
@@ -172,6 +178,10 @@ func (x *m) decideRecovery() {
 	for _, n := range sorted(x.rec) {
 		r := x.rec[n]
 		if !busy && r.step == recReady && in.Status == base.StatusOpen {
+			if why := x.slow(n); why != "" {
+				x.recFailed(n, codeFail, why)
+				continue
+			}
 			busy = true
 			r.step, r.wait = recSuspend, x.order(proto.InstanceCommand{Cmd: proto.CmdSuspend, Evidence: "recovery of " + n}, pend{kind: pendRec, inst: n})
 			x.rec[n] = r

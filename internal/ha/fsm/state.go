@@ -14,7 +14,7 @@ import (
 type WState uint8
 
 // The states of manual 3.4. Error is only ever said about others;
-// MppctlUpdate, StandbyCheck, UnifyEP and CssProcess are known by name.
+// MppctlUpdate, UnifyEP and CssProcess are known by name.
 const (
 	Startup WState = iota
 	Open
@@ -157,11 +157,12 @@ const (
 	procTakeover
 	procExit // shut an old primary or a split database down
 	procLocalOpen
+	procStandbyCheck // slow standbys are cut off
 )
 
 var procNames = map[procKind]string{procOpen: "opening the primary", procStandbyOpen: "opening the standby",
 	procToStandby: "becoming a standby", procToPrimary: "becoming primary again", procFailover: "failover",
-	procReopen: "reopening from Suspend", procTakeover: "takeover", procExit: "shutting the database down", procLocalOpen: "opening"}
+	procReopen: "reopening from Suspend", procTakeover: "takeover", procExit: "shutting the database down", procLocalOpen: "opening", procStandbyCheck: "cutting slow standbys off"}
 
 // recStep is where the recovery of one standby stands (manual 3.1.9).
 type recStep uint8

@@ -61,7 +61,8 @@ var deciders = [numStates]func(*m){
 	Startup: (*m).decideStartup, Open: (*m).decideOpen, Shutdown: (*m).idle, Switchover: (*m).idle,
 	Failover: (*m).decideFailover, Recovery: (*m).decideRecovery, Confirm: (*m).decideConfirm, Takeover: (*m).decideTakeover,
 	OpenForce: (*m).idle, LoginCheck: (*m).decideLogin, ChangeArch: (*m).idle, ClearSend: (*m).idle, ClearRapply: (*m).idle,
-	Error: (*m).stray, MppctlUpdate: (*m).stray, StandbyCheck: (*m).stray, UnifyEP: (*m).stray, CssProcess: (*m).stray,
+	StandbyCheck: (*m).decideStandbyCheck,
+	Error:        (*m).stray, MppctlUpdate: (*m).stray, UnifyEP: (*m).stray, CssProcess: (*m).stray,
 }
 
 func (x *m) idle() {

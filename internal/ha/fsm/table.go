@@ -31,7 +31,7 @@ var allowed = map[EventKind]struct {
 	EvStartInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
 	EvStopInst:  {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
 	EvKillInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck, Switchover, Takeover, OpenForce,
-		ChangeArch, ClearSend, ClearRapply}, never},
+		ChangeArch, ClearSend, ClearRapply, StandbyCheck}, never},
 	EvSetPara: {[]WState{Startup, Open, Shutdown}, "parameters are changed in Startup, Open or Shutdown"},
 	EvGrant:   {[]WState{Startup, Open, Takeover}, "takeover starts in Startup or Open"},
 	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state"},
@@ -39,7 +39,7 @@ var allowed = map[EventKind]struct {
 
 // unused are the states no rule enters: Error is said of others only; the rest
 // belong to parts of the system this watcher does not have.
-var unused = []WState{Error, MppctlUpdate, StandbyCheck, UnifyEP, CssProcess}
+var unused = []WState{Error, MppctlUpdate, UnifyEP, CssProcess}
 
 func isIn(w WState, l []WState) bool {
 	for _, v := range l {
@@ -70,17 +70,19 @@ func init() {
 		}
 	}
 	held := []WState{Switchover, Takeover, OpenForce, ChangeArch, ClearSend, ClearRapply}
-	on("the instance failed, has left Open, or must shut down", []WState{Open, Failover, Recovery, Confirm, LoginCheck, Takeover}, Startup)
+	on("the instance failed, has left Open, or must shut down", []WState{Open, Failover, Recovery, Confirm, LoginCheck, Takeover, StandbyCheck}, Startup)
 	on("the database is open", []WState{Startup, Failover, Recovery, Confirm, Takeover}, Open)
 	on("a send failed and the standby cannot take over", []WState{Startup, Open, Confirm}, Failover)
 	on("leave of the confirm monitor is needed", []WState{Startup, Open}, Confirm)
 	on("a standby can be recovered", []WState{Open}, Recovery)
+	on("sending to a standby takes longer than RLOG_SEND_THRESHOLD", []WState{Open}, StandbyCheck)
+	on("slow standbys have been cut off, or another has failed", []WState{StandbyCheck}, Open)
 	on("granted by the confirm monitor", []WState{Startup, Open}, Takeover)
 	on("monitor command", []WState{Startup, Open, Recovery, Confirm}, held...)
 	on("monitor command has ended or its monitor is silent", held, Open, Startup)
 	on("login check", []WState{Startup, Open}, LoginCheck)
 	on("login check has ended", []WState{LoginCheck}, Startup, Open)
-	on("stop dmwatcher, stop database or kill database", []WState{Startup, Open, Recovery, Confirm, Failover, LoginCheck, Takeover}, Shutdown)
+	on("stop dmwatcher, stop database or kill database", []WState{Startup, Open, Recovery, Confirm, Failover, LoginCheck, Takeover, StandbyCheck}, Shutdown)
 	on("startup dmwatcher or startup database", []WState{Shutdown}, Startup)
 	on("never entered by itself", unused, Startup)
 }

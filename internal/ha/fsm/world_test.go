@@ -70,6 +70,7 @@ type world struct {
 	ws      map[string]*mwatch
 	mon     confirm.State
 	monUp   bool
+	idle    bool // clients write nothing
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
@@ -435,7 +436,7 @@ func (w *world) clients() {
 	var got []string
 	for _, n := range w.names {
 		w.next++
-		if w.dbs[n].commit(w.next) {
+		if !w.idle && w.dbs[n].commit(w.next) {
 			w.acked[w.next] = true
 			got = append(got, n)
 		}

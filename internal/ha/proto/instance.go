@@ -80,6 +80,10 @@ type ArchStatus struct {
 	Sent       base.Position `json:"sent"`
 	// Acked is the last position the target acknowledged in this reign.
 	Acked base.Position `json:"acked"`
+	// RecentSends are the last sends counted, at most RLOG_SEND_APPLY_MON;
+	// RecentTime is how long they took together, microseconds.
+	RecentSends int   `json:"recent_sends"`
+	RecentTime  int64 `json:"recent_time"`
 }
 
 // MALLink is the state of the link to one other instance.
@@ -118,6 +122,11 @@ type InstanceStatus struct {
 	Replay base.Position `json:"replay"` // RSEQ, RLSN: replayed
 	NTask  int           `json:"n_task"`
 	TaskMB int64         `json:"task_mem"` // bytes of redo waiting for replay
+
+	// RecentReplays are the last packages replayed, at most RLOG_SEND_APPLY_MON;
+	// ReplayTime is how long they waited and took together, microseconds.
+	RecentReplays int   `json:"recent_replays"`
+	ReplayTime    int64 `json:"replay_time"`
 
 	RedosParallel int          `json:"redos_parallel"`
 	Archives      []ArchStatus `json:"archives"`

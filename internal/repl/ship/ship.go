@@ -475,7 +475,8 @@ func (s *Shipper) States() []proto.ArchStatus {
 	for _, t := range s.targets {
 		t.mu.Lock()
 		out = append(out, proto.ArchStatus{Inst: t.Inst, Type: t.Type, State: t.state, SendFailed: t.sendFailed,
-			LastError: t.lastError, Recovering: t.recovering, Sent: t.sent, Acked: t.acked})
+			LastError: t.lastError, Recovering: t.recovering, Sent: t.sent, Acked: t.acked,
+			RecentSends: t.stats.info.RecentCnt, RecentTime: t.stats.info.RecentTime.Microseconds()})
 		t.mu.Unlock()
 	}
 	return out

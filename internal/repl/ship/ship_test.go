@@ -43,6 +43,11 @@ func TestParallelStandbys(t *testing.T) {
 						t.Fatalf("%+v", s)
 					}
 				}
+				for _, s := range a.Ship.States() {
+					if s.RecentSends != 11 || s.RecentTime < 0 {
+						t.Fatalf("%+v", s)
+					}
+				}
 				a.Ship.ClearStats("")
 				if a.Ship.SendInfos()[0].TotalCnt != 0 {
 					t.Fatal("not cleared")

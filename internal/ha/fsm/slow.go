@@ -1,0 +1,82 @@
+package fsm
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// average is the mean of n times that took us microseconds together.
+func average(us int64, n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(us/int64(n)) * time.Microsecond
+}
+
+// slowSend tells that the last sends to n took longer than RLOG_SEND_THRESHOLD
+// on the average (manual 3.1.7).
+func (x *m) slowSend(n string) string {
+	a, ok := x.arch(n)
+	limit := time.Duration(x.Cfg.SendThreshold) * time.Second
+	if avg := average(a.RecentTime, a.RecentSends); ok && limit > 0 && avg > limit {
+		return fmt.Sprintf("the last %d sends to it took %s on the average, RLOG_SEND_THRESHOLD is %s", a.RecentSends, avg, limit)
+	}
+	return ""
+}
+
+// slow tells why the archive to n must not become Valid: sending to it or its
+// replay is too slow (manual 3.1.7, 3.1.9).
+func (x *m) slow(n string) string {
+	if why := x.slowSend(n); why != "" {
+		return why
+	}
+	ri := x.Remotes[n].Status.Inst
+	limit := time.Duration(x.Cfg.ApplyThresh) * time.Second
+	if avg := average(ri.ReplayTime, ri.RecentReplays); limit > 0 && avg > limit {
+		return fmt.Sprintf("its last %d packages waited and took %s on the average, RLOG_APPLY_THRESHOLD is %s", ri.RecentReplays, avg, limit)
+	}
+	return ""
+}
+
+// checkStandbys begins to cut slow standbys off (manual 3.1.7). G1, G3: the
+// archive of one becomes Invalid only when the standby has been told, so it will
+// not take over without what is acknowledged from then on.
+func (x *m) checkStandbys() bool {
+	var steps []proto.InstanceCommand
+	var whys []string
+	for _, n := range x.names() {
+		a, ok := x.arch(n)
+		if !ok || a.State != base.ArchValid || a.SendFailed {
+			continue
+		}
+		if why := x.slowSend(n); why != "" {
+			// Its last report may be from before; and the interval gives it time.
+			x.lastRec[n] = x.now
+			c := setArch(n, base.ArchInvalid)
+			c.Told, c.Evidence = true, why
+			steps, whys = append(steps, c), append(whys, n+": "+why)
+		}
+	}
+	if len(steps) == 0 {
+		return false
+	}
+	why := strings.Join(whys, "; ")
+	x.to(StandbyCheck, "", why)
+	x.run(proc{kind: procStandbyCheck, steps: steps, why: why})
+	return true
+}
+
+func (x *m) decideStandbyCheck() {
+	if len(x.failed()) > 0 {
+		x.endProc("a send has failed, failover comes first")
+	}
+	if x.p == nil {
+		x.to(Open, "", "standby check has ended")
+		return
+	}
+	x.why("%s: %s", procNames[x.p.kind], x.Sub)
+}
