@@ -45,28 +45,33 @@ type DM struct {
 	Buffer             int           `ini:"BUFFER"`       // MB
 	MemoryLimit        int           `ini:"MEMORY_LIMIT"` // MB, 0 none
 
-	LogPath            []string      `ini:"LOG_PATH"` // online log files; never empty after loading
-	BakPath            string        `ini:"BAK_PATH"`
-	SvrLogDir          string        `ini:"SVR_LOG_DIR"`
-	SvrLogLevel        string        `ini:"SVR_LOG_LEVEL"`
-	MaxSessions        int           `ini:"MAX_SESSIONS"`
-	ReservedSessions   int           `ini:"RESERVED_SESSIONS"`
-	CkptInterval       time.Duration `ini:"CKPT_INTERVAL"`
-	RlogCompress       bool          `ini:"RLOG_COMPRESS"`
-	LockTimeout        time.Duration `ini:"LOCK_TIMEOUT"`         // 0 no limit
-	IdleInTranTimeout  time.Duration `ini:"IDLE_IN_TRAN_TIMEOUT"` // 0 no limit
-	IdleSessionTimeout time.Duration `ini:"IDLE_SESSION_TIMEOUT"` // 0 no limit
-	StatementTimeout   time.Duration `ini:"STATEMENT_TIMEOUT"`    // 0 no limit
-	SlowSQLTime        time.Duration `ini:"SLOW_SQL_TIME"`        // 0 off
-	SlowSQLParams      bool          `ini:"SLOW_SQL_PARAMS"`
-	AdminPort          int           `ini:"ADMIN_PORT"` // 0 not served
-	AdminIP            string        `ini:"ADMIN_IP"`
-	SvrLogFileSize     int64         `ini:"SVR_LOG_FILE_SIZE"`   // MB
-	SvrLogSpaceLimit   int64         `ini:"SVR_LOG_SPACE_LIMIT"` // MB, 0 no limit
-	LoginTimeout       time.Duration `ini:"LOGIN_TIMEOUT"`
-	SSLCert            string        `ini:"SSL_CERT"` // "" TLS is off
-	SSLKey             string        `ini:"SSL_KEY"`
-	SSLRequire         string        `ini:"SSL_REQUIRE"` // REMOTE, ALL or NONE
+	LogPath             []string      `ini:"LOG_PATH"` // online log files; never empty after loading
+	BakPath             string        `ini:"BAK_PATH"`
+	SvrLogDir           string        `ini:"SVR_LOG_DIR"`
+	SvrLogLevel         string        `ini:"SVR_LOG_LEVEL"`
+	MaxSessions         int           `ini:"MAX_SESSIONS"`
+	ReservedSessions    int           `ini:"RESERVED_SESSIONS"`
+	CkptInterval        time.Duration `ini:"CKPT_INTERVAL"`
+	RlogCompress        bool          `ini:"RLOG_COMPRESS"`
+	LockTimeout         time.Duration `ini:"LOCK_TIMEOUT"`         // 0 no limit
+	IdleInTranTimeout   time.Duration `ini:"IDLE_IN_TRAN_TIMEOUT"` // 0 no limit
+	IdleSessionTimeout  time.Duration `ini:"IDLE_SESSION_TIMEOUT"` // 0 no limit
+	StatementTimeout    time.Duration `ini:"STATEMENT_TIMEOUT"`    // 0 no limit
+	SlowSQLTime         time.Duration `ini:"SLOW_SQL_TIME"`        // 0 off
+	SlowSQLParams       bool          `ini:"SLOW_SQL_PARAMS"`
+	AdminPort           int           `ini:"ADMIN_PORT"` // 0 not served
+	AdminIP             string        `ini:"ADMIN_IP"`
+	SvrLogFileSize      int64         `ini:"SVR_LOG_FILE_SIZE"`   // MB
+	SvrLogSpaceLimit    int64         `ini:"SVR_LOG_SPACE_LIMIT"` // MB, 0 no limit
+	LoginTimeout        time.Duration `ini:"LOGIN_TIMEOUT"`
+	HBAFile             string        `ini:"HBA_FILE"` // "" dm_hba.conf beside dm.ini, if there is one
+	PwdPolicy           int           `ini:"PWD_POLICY"`
+	PwdMinLen           int           `ini:"PWD_MIN_LEN"`
+	FailedLoginAttempts int           `ini:"FAILED_LOGIN_ATTEMPTS"`
+	PasswordLockTime    time.Duration `ini:"PASSWORD_LOCK_TIME"`
+	SSLCert             string        `ini:"SSL_CERT"` // "" TLS is off
+	SSLKey              string        `ini:"SSL_KEY"`
+	SSLRequire          string        `ini:"SSL_REQUIRE"` // REMOTE, ALL or NONE
 }
 
 // ParseDM reads dm.ini; name is its path.

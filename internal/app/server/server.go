@@ -171,6 +171,10 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	if s.links, err = links.ForInstance(cfg, secure.Instance, s.oguid, s.clock, s.log); err != nil {
 		return nil, err
 	}
+	rules, err := s.addressRules()
+	if err != nil {
+		return nil, err
+	}
 	// Ports first: a second start, or a wrong port, must not touch the data.
 	pgLis, err := net.Listen("tcp", net.JoinHostPort(cfg.DM.ListenIP, strconv.Itoa(cfg.DM.PortNum)))
 	if err != nil {
@@ -226,7 +230,8 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	s.files = files
 	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log, Files: files,
 		WriterCache:  shareMemory(cfg.DM.MemoryLimit, cfg.DM.Buffer, cfg.DM.RedosBufSize).writerCache,
-		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog})
+		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog,
+		Clock: s.clock, Login: s.loginPolicy, Rules: rules.Rules})
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
 	s.eng.OnChange(s.changed)

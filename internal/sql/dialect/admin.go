@@ -97,30 +97,6 @@ func milliseconds(v string) (int64, bool) {
 	return n * unit, true
 }
 
-// alterUser: ALTER USER name IDENTIFIED BY pwd | [WITH] PASSWORD 'pwd'.
-func (p *parser) alterUser() (*Statement, error) {
-	st := &Statement{Kind: AlterUser, Tag: "ALTER ROLE"}
-	n, err := p.name()
-	if err != nil {
-		return nil, err
-	}
-	st.Name = n
-	if !p.accept("IDENTIFIED", "BY") {
-		p.accept("WITH")
-		p.accept("ENCRYPTED")
-		if !p.accept("PASSWORD") {
-			return unsupported("ALTER USER other than changing the password"), nil
-		}
-	}
-	if t := p.peek(); t.kind == tString || t.isName() {
-		st.Value = t.val
-		p.i++
-	} else {
-		return nil, p.err()
-	}
-	return p.end(st)
-}
-
 // check: CHECK DATABASE [PAGES | INDEXES], which is SP_DB_CHECK with a result of
 // several columns.
 func (p *parser) check() (*Statement, error) {

@@ -267,7 +267,9 @@ func (p *parser) alterTable() *Statement {
 			return unsupported("ALTER TABLE ... ADD EXCLUDE")
 		}
 		return nil
-	case p.accept("OWNER", "TO"), p.accept("CLUSTER", "ON"), p.accept("SET", "("), p.accept("RESET", "("), p.accept("SET", "LOGGED"), p.accept("REPLICA", "IDENTITY"):
+	case p.accept("OWNER", "TO"):
+		return p.alterOwner(n, st.IfExists)
+	case p.accept("CLUSTER", "ON"), p.accept("SET", "("), p.accept("RESET", "("), p.accept("SET", "LOGGED"), p.accept("REPLICA", "IDENTITY"):
 		return &Statement{Kind: NoOp, Tag: "ALTER TABLE"}
 	case p.accept("ALTER"), p.accept("MODIFY"):
 		p.accept("COLUMN")

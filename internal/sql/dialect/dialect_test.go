@@ -53,7 +53,7 @@ func TestRewrite(t *testing.T) {
 		{"select current_user, a as current_user", "select current_user(), a as current_user"},
 		{"select a ilike 'x'", "select a LIKE 'x'"},
 		{"create table t(id serial primary key, d timestamp default now())", "create table t(id INTEGER primary key, d timestamp default (now()) CONSTRAINT \"dw:type\" CHECK (dw_check(1114,-1,\"d\")))"},
-		{"truncate table t", "DELETE FROM t"}, {"truncate t cascade", "DELETE FROM t"},
+		{"truncate table t", "DELETE /* TRUNCATE */ FROM t"}, {"truncate t cascade", "DELETE /* TRUNCATE */ FROM t"},
 		{"drop table t cascade", "drop table t "},
 		{"create index i on t using btree (a)", "create index i on t  (a)"},
 		{"explain select 1", "EXPLAIN QUERY PLAN select 1"},
@@ -106,7 +106,26 @@ func TestKinds(t *testing.T) {
 		{"lock table a, s.b in exclusive mode nowait", LockTable, "LOCK TABLE", "[a b] nowait"},
 		{"vacuum (full, analyze) t", Vacuum, "VACUUM", "t FULL analyze"},
 		{"alter database open force", AlterDatabase, "ALTER DATABASE", "OPEN FORCE"},
-		{"alter user sysdba identified by \"p\"", AlterUser, "ALTER ROLE", "sysdba=p"},
+		{"alter user sysdba identified by \"p\"", Role, "ALTER ROLE", "ALTER USER [sysdba] password=p"},
+		{"create user if not exists a with encrypted password 'x' nosuperuser connection limit 3 valid until 'infinity' in role b, c account lock", Role, "CREATE ROLE",
+			"CREATE USER [a] exists password=x login=true super=false locked=true connlimit=3 validuntil=infinity in=[b c]"},
+		{"create role r nologin noinherit role a admin b", Role, "CREATE ROLE", "CREATE ROLE [r] login=false inherit=false members=[a] admins=[b]"},
+		{"alter user u limit failed_login_attemps 3, password_lock_time unlimited, session_per_user unlimited", Role, "ALTER ROLE", "ALTER USER [u] connlimit=-1 failedlimit=3 lockminutes=0"},
+		{"alter role r rename to q", Role, "ALTER ROLE", "ALTER ROLE [r] rename=q"}, {"alter role r password null", Role, "ALTER ROLE", "ALTER ROLE [r] nopassword"},
+		{"drop user if exists a, \"B c\" restrict", Role, "DROP ROLE", "DROP USER [a B c] exists"},
+		{"drop user a cascade", Unsupported, "", "DROP USER ... CASCADE"}, {"create user a createrole", Unsupported, "", "CREATE USER ... CREATEROLE"},
+		{"alter role a set work_mem = 1", Unsupported, "", "ALTER ROLE ... SET"},
+		{"grant select, update(a, b) on table public.t, u to public, group x with grant option", Grant, "GRANT",
+			"GRANT TABLE [{SELECT []} {UPDATE [a b]}] on [t u] to [public x] option"},
+		{"revoke grant option for all privileges on all tables in schema public from x cascade", Grant, "REVOKE", "REVOKE TABLE [{ALL []}] on [public] all to [x] optiononly cascade"},
+		{"grant create, usage on schema public to a", Grant, "GRANT", "GRANT SCHEMA [{CREATE []} {USAGE []}] on [public] to [a]"},
+		{"grant dba, resource to a with admin option", Grant, "GRANT ROLE", "GRANT roles=[dba resource] to [a] option"},
+		{"revoke admin option for select from a", Grant, "REVOKE ROLE", "REVOKE roles=[select] to [a] optiononly"},
+		{"grant execute on function f to a", Unsupported, "", "GRANT ... ON FUNCTION"}, {"grant usage on all sequences in schema public to a", Unsupported, "", "GRANT ... ON ALL SEQUENCES IN SCHEMA"},
+		{"grant create table to a", Unsupported, "", "GRANT of the system privilege CREATE TABLE (grant the role RESOURCE or DBA)"},
+		{"grant select on t to a granted by b", Unsupported, "", "GRANT ... GRANTED BY"},
+		{"reassign owned by a, b to c", Reassign, "REASSIGN OWNED", "c [a b]"},
+		{"alter table if exists t owner to a", AlterOwner, "ALTER TABLE", "t=a"}, {"alter view v owner to a", AlterOwner, "ALTER VIEW", "v=a"},
 		{"with a as (select 1) insert into t select * from a", SQL, "INSERT", ""},
 		{"insert into t values(1)", SQL, "INSERT", ""},
 		{"create temp table x(a int)", SQL, "CREATE TABLE", "temp"},
@@ -141,8 +160,12 @@ func TestKinds(t *testing.T) {
 			add("{" + st.Modes.Isolation + " " + ro + "}")
 		case Set:
 			add(st.Name + "=" + st.Value)
-		case AlterUser:
+		case AlterOwner:
 			add(st.Name + "=" + st.Value)
+		case Role:
+			add(st.Verb + " " + showRole(st.Role))
+		case Grant:
+			add(st.Verb + " " + showGrant(st.Grant))
 		default:
 			add(st.Name)
 			add(st.Verb)
@@ -278,4 +301,83 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func showRole(r *RoleSpec) string {
+	w := []string{fmt.Sprint(r.Names)}
+	if r.Exists {
+		w = append(w, "exists")
+	}
+	if r.Rename != "" {
+		w = append(w, "rename="+r.Rename)
+	}
+	if r.Password != nil {
+		w = append(w, "password="+*r.Password)
+	}
+	if r.NoPassword {
+		w = append(w, "nopassword")
+	}
+	for _, b := range []struct {
+		n string
+		v *bool
+	}{{"login", r.Login}, {"inherit", r.Inherit}, {"super", r.Super}, {"locked", r.Locked}} {
+		if b.v != nil && !(b.n == "login" && *b.v && r.Password == nil) {
+			w = append(w, fmt.Sprintf("%s=%v", b.n, *b.v))
+		}
+	}
+	for _, n := range []struct {
+		n string
+		v *int
+	}{{"connlimit", r.ConnLimit}, {"failedlimit", r.FailedLimit}, {"lockminutes", r.LockMinutes}} {
+		if n.v != nil {
+			w = append(w, fmt.Sprintf("%s=%d", n.n, *n.v))
+		}
+	}
+	if r.ValidUntil != nil {
+		w = append(w, "validuntil="+*r.ValidUntil)
+	}
+	for _, l := range []struct {
+		n string
+		v []string
+	}{{"in", r.In}, {"members", r.Members}, {"admins", r.Admins}} {
+		if l.v != nil {
+			w = append(w, fmt.Sprintf("%s=%v", l.n, l.v))
+		}
+	}
+	return strings.Join(w, " ")
+}
+
+func showGrant(g *GrantSpec) string {
+	w := []string{}
+	if g.On != "" {
+		w = append(w, fmt.Sprintf("%s %v on %v", g.On, g.Privs, g.Objects))
+	} else {
+		w = append(w, fmt.Sprintf("roles=%v", g.Roles))
+	}
+	if g.All {
+		w = append(w, "all")
+	}
+	w = append(w, fmt.Sprintf("to %v", g.To))
+	for _, b := range []struct {
+		n string
+		v bool
+	}{{"option", g.Option}, {"optiononly", g.OptionOnly}, {"cascade", g.Cascade}} {
+		if b.v {
+			w = append(w, b.n)
+		}
+	}
+	return strings.Join(w, " ")
+}
+
+// What a syntax error says goes to clients and logs: never a password.
+func TestRoleErrorsHideTheText(t *testing.T) {
+	for _, sql := range []string{
+		"alter user a identified by hunter2 'hunter2'", "create user a password = 'hunter2'", "create user a hunter2", "alter user a identified by 12hunter2",
+		"create role a password 'x' valid until hunter2", "alter user a password 'x' connection limit hunter2", "alter user a limit hunter2 3",
+	} {
+		_, err := Parse(sql)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "syntax error") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
 }

@@ -1,9 +1,6 @@
 package dialect
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // Kind says who executes a statement.
 type Kind uint8
@@ -32,7 +29,10 @@ const (
 	Call                    // Name (upper case), Args, Select
 	Backup                  // Backup
 	Checkpoint              //
-	AlterUser               // Name, Value: the password
+	Role                    // Role; Verb: CREATE USER ..., which a message may show
+	Grant                   // Grant
+	Reassign                // Tables: the owners of now; Name: the new one
+	AlterOwner              // Name; Value: the new owner
 	Unsupported             // Name: the feature
 	NoOp                    // Tag: accepted, does nothing
 	Copy                    // Copy
@@ -81,6 +81,8 @@ type Statement struct {
 	Sequences      []*SequenceSpec // to be made with the table
 	Renamed        *Rename
 	Moves          bool // it drops or renames tables or columns, which sequences may belong to
+	Role           *RoleSpec
+	Grant          *GrantSpec
 	Default, Local bool
 	IfExists       bool
 	Chain, Analyze bool
@@ -267,8 +269,12 @@ func (p *parser) parse() (*Statement, error) {
 		switch {
 		case p.accept("DATABASE"):
 			return p.alterDatabase()
-		case p.accept("USER"), p.accept("ROLE"):
-			return p.alterUser()
+		case p.peek().in("USER", "ROLE"):
+			return p.role("ALTER")
+		case p.accept("VIEW"):
+			if st := p.alterView(); st != nil {
+				return st, nil
+			}
 		case p.accept("SYSTEM"):
 			return p.alterSystem()
 		case p.peek().is("SEQUENCE"):
@@ -280,12 +286,19 @@ func (p *parser) parse() (*Statement, error) {
 		}
 	case "COPY":
 		return p.copyStmt()
-	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "DECLARE", "FETCH", "MOVE", "CLOSE", "GRANT", "REVOKE",
-		"PREPARE", "MERGE", "COMMENT", "SECURITY", "REASSIGN", "DO", "IMPORT", "REFRESH", "LOAD":
+	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "DECLARE", "FETCH", "MOVE", "CLOSE",
+		"PREPARE", "MERGE", "COMMENT", "SECURITY", "DO", "IMPORT", "REFRESH", "LOAD":
 		return unsupported(first.up), nil
 	case "ATTACH", "DETACH":
 		return unsupported(first.up + " DATABASE"), nil
+	case "GRANT", "REVOKE":
+		return p.grant(first.up)
+	case "REASSIGN":
+		return p.reassign()
 	case "CREATE", "DROP":
+		if p.peek().in("USER", "ROLE") {
+			return p.role(first.up)
+		}
 		if st, err := p.sequence(first.up); st != nil || err != nil {
 			return st, err
 		}
@@ -311,7 +324,7 @@ func (p *parser) parse() (*Statement, error) {
 // createDrop refuses, by name, what SQLite would call a syntax error.
 func (p *parser) createDrop(verb string) *Statement {
 	switch w := p.peek(); {
-	case w.in("USER", "ROLE", "GROUP", "SCHEMA", "DATABASE", "TABLESPACE", "FUNCTION", "PROCEDURE",
+	case w.in("GROUP", "SCHEMA", "DATABASE", "TABLESPACE", "FUNCTION", "PROCEDURE",
 		"EXTENSION", "DOMAIN", "TYPE", "AGGREGATE", "OPERATOR", "RULE", "PUBLICATION", "SUBSCRIPTION", "POLICY",
 		"CAST", "COLLATION", "CONVERSION", "LANGUAGE", "SERVER", "STATISTICS", "HUGE", "CLUSTER"):
 		return unsupported(verb + " " + w.up)
@@ -376,101 +389,4 @@ func (p *parser) modes(st *Statement) (*Statement, error) {
 		}
 	}
 	return st, nil
-}
-
-func (p *parser) lock() (*Statement, error) {
-	st := &Statement{Kind: LockTable, Tag: "LOCK TABLE"}
-	p.accept("TABLE")
-	for {
-		p.accept("ONLY")
-		n, err := p.name()
-		if err != nil {
-			return nil, err
-		}
-		if p.accept(".") {
-			if n, err = p.name(); err != nil {
-				return nil, err
-			}
-		}
-		st.Tables = append(st.Tables, n)
-		if !p.accept(",") {
-			break
-		}
-	}
-	if p.accept("IN") {
-		for p.any("ACCESS", "ROW", "SHARE", "UPDATE", "EXCLUSIVE", "INTENT") != "" {
-		}
-		if !p.accept("MODE") {
-			return nil, p.err()
-		}
-	}
-	st.NoWait = p.accept("NOWAIT")
-	return p.end(st)
-}
-
-func (p *parser) vacuum() (*Statement, error) {
-	st := &Statement{Kind: Vacuum, Tag: "VACUUM"}
-	if p.accept("(") {
-		for p.more() && !p.accept(")") {
-			st.Analyze = st.Analyze || p.peek().in("ANALYZE", "ANALYSE")
-			if p.peek().is("FULL") {
-				st.Verb = "FULL"
-			}
-			p.i++
-		}
-	}
-	for {
-		switch p.any("FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE") {
-		case "FULL":
-			st.Verb = "FULL"
-			continue
-		case "ANALYZE", "ANALYSE":
-			st.Analyze = true
-			continue
-		case "":
-		default:
-			continue
-		}
-		break
-	}
-	if p.accept("INTO") {
-		return unsupported("VACUUM INTO"), nil
-	}
-	return p.optTable(st)
-}
-
-func (p *parser) analyze() (*Statement, error) {
-	p.accept("VERBOSE")
-	return p.optTable(&Statement{Kind: Analyze, Tag: "ANALYZE"})
-}
-
-func (p *parser) optTable(st *Statement) (*Statement, error) {
-	if p.more() {
-		n, err := p.name()
-		if err != nil {
-			return nil, err
-		}
-		if p.accept(".") {
-			if n, err = p.name(); err != nil {
-				return nil, err
-			}
-		}
-		st.Name = n
-	}
-	return p.end(st)
-}
-
-// MaxParam is the largest parameter number accepted.
-const MaxParam = 32766
-
-// paramNumber is n of $n or ?n; 0 for anything else.
-func paramNumber(s string) int {
-	if len(s) < 2 || s[0] != '$' && s[0] != '?' {
-		return 0
-	}
-	n, err := strconv.Atoi(s[1:])
-	if err != nil || n < 1 || n > MaxParam {
-		return 0
-	}
-	return n
 }

@@ -68,7 +68,7 @@ func passwordAt(toks []token, i int) bool {
 		return true
 	}
 	if t.kind == tIdent || t.kind == tQuoted {
-		return false
+		return prev.is("PASSWORD") && toks[0].in("CREATE", "ALTER")
 	}
 	if prev.in("=", ":=") && i > 1 {
 		prev = toks[i-2]

@@ -60,7 +60,7 @@ func (p *parser) sql() (*Statement, error) {
 		if end != n+1 && !(end == n+3 && t[n+1].is(".")) || !t[n].isName() {
 			return nil, unexpected(p.s, t, min(n+1, len(t)))
 		}
-		st.edits = append(st.edits, edit{t[0].start, t[n].start, "DELETE FROM "})
+		st.edits = append(st.edits, edit{t[0].start, t[n].start, "DELETE /* TRUNCATE */ FROM "})
 		if end < len(t) {
 			st.edits = append(st.edits, edit{t[end-1].end, len(p.s), ""})
 		}

@@ -29,14 +29,17 @@ import (
 //	hang               runs until it is cancelled or terminated
 //	notice, setparam
 type fakeBackend struct {
-	verifiers map[string]string // upper case
-	isDefault atomic.Bool
-	hanging   chan struct{} // receives one value per statement that hangs
-	live      atomic.Int32  // sessions not closed
-	portals   atomic.Int32
-	stmts     atomic.Int32
-	refuse    atomic.Pointer[sqlapi.Error]
-	last      atomic.Pointer[fakeSession]
+	verifiers  map[string]string // upper case
+	trust      atomic.Bool
+	seen       atomic.Pointer[sqlapi.LoginInfo]
+	results    atomic.Int32
+	refuseHost atomic.Pointer[sqlapi.Error]
+	hanging    chan struct{} // receives one value per statement that hangs
+	live       atomic.Int32  // sessions not closed
+	portals    atomic.Int32
+	stmts      atomic.Int32
+	refuse     atomic.Pointer[sqlapi.Error]
+	last       atomic.Pointer[fakeSession]
 }
 
 // verifier makes one the slow, standard way, independently of the product.
@@ -60,12 +63,35 @@ func verifier(password string) string {
 var sysdba = sync.OnceValue(func() string { return verifier("SYSDBA") })
 
 func newFake() *fakeBackend {
-	return &fakeBackend{verifiers: map[string]string{"SYSDBA": sysdba(), "BROKEN": "md5abc"}, hanging: make(chan struct{}, 100)}
+	return &fakeBackend{verifiers: map[string]string{"SYSDBA": sysdba()}, hanging: make(chan struct{}, 100)}
 }
 
-func (f *fakeBackend) Verifier(user string) (string, bool, bool) {
-	v, ok := f.verifiers[strings.ToUpper(user)]
-	return v, f.isDefault.Load(), ok
+func (f *fakeBackend) Login(info sqlapi.LoginInfo) (sqlapi.Login, error) {
+	f.seen.Store(&info)
+	if e := f.refuseHost.Load(); e != nil {
+		return nil, e
+	}
+	v, ok := f.verifiers[strings.ToUpper(info.User)]
+	if !ok {
+		v = verifier("nobody knows")
+	}
+	return &fakeLogin{f, v, ok}, nil
+}
+
+type fakeLogin struct {
+	f     *fakeBackend
+	v     string
+	known bool
+}
+
+func (l *fakeLogin) Trusted() bool    { return l.f.trust.Load() }
+func (l *fakeLogin) Verifier() string { return l.v }
+func (l *fakeLogin) Result(_ context.Context, proved bool) error {
+	l.f.results.Add(1)
+	if l.known && (proved || l.Trusted()) {
+		return nil
+	}
+	return &sqlapi.Error{Severity: "FATAL", Code: "28P01", Message: "password authentication failed for user \"" + l.f.seen.Load().User + "\""}
 }
 
 func (f *fakeBackend) NewSession(ctx context.Context, info sqlapi.Info, n sqlapi.Notify) (sqlapi.Session, error) {

@@ -1,9 +1,9 @@
 package pgwire
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
+	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/xdg-go/scram"
+
+	"datawatch/internal/sql/sqlapi"
 )
 
 const (
@@ -56,39 +58,28 @@ func ParseVerifier(v string) (scram.StoredCredentials, error) {
 	return cred, nil
 }
 
-// credentials finds a user's keys, or makes up keys that nothing matches: the
-// exchange with an unknown user looks like one with a wrong password, the
-// salt being the same at every attempt.
-func (s *Server) credentials(user string) (cred scram.StoredCredentials, isDefault, ok bool) {
-	v, isDefault, ok := s.Backend.Verifier(user)
-	if ok {
-		cred, err := ParseVerifier(v)
-		if err == nil {
-			return cred, isDefault, true
-		}
-		s.Log.Error("user cannot log in", "user", user, "err", err)
+// authenticate runs SCRAM-SHA-256 (RFC 7677), with everyone: what it says to an
+// unknown user is what it says to a known one with a wrong password.
+func (c *conn) authenticate(ctx context.Context, info sqlapi.Info) error {
+	_, secure := c.nc.(*tls.Conn)
+	l, err := c.srv.Backend.Login(sqlapi.LoginInfo{User: info.User, Database: info.Database, RemoteAddr: info.RemoteAddr, Local: loopback(c.nc.RemoteAddr()), TLS: secure})
+	if err != nil {
+		return fatalError(err)
 	}
-	mac := hmac.New(sha256.New, s.mockKey[:])
-	mac.Write([]byte(strings.ToUpper(user)))
-	cred.Salt, cred.Iters = string(mac.Sum(nil)[:16]), mockIterations
-	cred.StoredKey, cred.ServerKey = make([]byte, sha256.Size), make([]byte, sha256.Size)
-	rand.Read(cred.StoredKey)
-	rand.Read(cred.ServerKey)
-	return cred, false, false
-}
-
-// authenticate runs SCRAM-SHA-256 (RFC 7677) and reports whether the password
-// that was proved is the initial one.
-func (c *conn) authenticate(user string) (isDefault bool, err error) {
-	var known bool
-	server, err := scram.SHA256.NewServer(func(string) (cred scram.StoredCredentials, err error) {
+	if l.Trusted() {
+		return fatalError(l.Result(ctx, false))
+	}
+	cred, err := ParseVerifier(l.Verifier())
+	if err != nil {
+		return fatalError(err)
+	}
+	server, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) {
 		// As in PostgreSQL, the user is the one of the startup message; the
 		// name inside the exchange is ignored (libpq sends none).
-		cred, isDefault, known = c.srv.credentials(user)
 		return cred, nil
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	conv := server.NewConversation()
 
@@ -102,45 +93,57 @@ func (c *conn) authenticate(user string) (isDefault bool, err error) {
 	}
 	c.out = finish(append(appendCStr(b, mechanism), 0), at)
 	if err := c.flush(); err != nil {
-		return false, err
+		return err
 	}
 	m, err := c.password()
 	if err != nil {
-		return false, err
+		return err
 	}
 	mech := string(m.cstr())
 	n := m.int32()
 	first := m.bytes(int(n))
 	if n < 0 || !m.end() {
-		return false, &protoError{"malformed SASLInitialResponse message"}
+		return &protoError{"malformed SASLInitialResponse message"}
 	}
 	if mech != mechanism && (mech != plus || !c.binding.IsSupported()) {
-		return false, fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism; the server offers %s", offered))
+		return fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism; the server offers %s", offered))
 	}
 	if bound := len(first) > 0 && first[0] == 'p'; bound != (mech == plus) {
-		return false, fatal("08P01", fmt.Sprintf("malformed SCRAM message: channel binding of the message does not fit mechanism %s", mech))
+		return fatal("08P01", fmt.Sprintf("malformed SCRAM message: channel binding of the message does not fit mechanism %s", mech))
 	}
 	reply, err := conv.Step(string(first))
 	if err != nil && reply == scram.ErrServerDoesSupportChannelBinding {
-		return false, fatal("28000", "SCRAM channel binding negotiation error: the client thinks that the server does not support channel binding, but it does; somebody may have changed what it offered")
+		return fatal("28000", "SCRAM channel binding negotiation error: the client thinks that the server does not support channel binding, but it does; somebody may have changed what it offered")
 	}
 	if err != nil {
-		return false, fatal("08P01", "malformed SCRAM message: "+err.Error())
+		return fatal("08P01", "malformed SCRAM message: "+err.Error())
 	}
 	if err := c.sasl(11, reply); err != nil {
-		return false, err
+		return err
 	}
 	if m, err = c.password(); err != nil {
-		return false, err
+		return err
 	}
 	reply, err = conv.Step(string(m.b))
-	if err != nil || !conv.Valid() || !known {
-		c.srv.Log.Warn("password authentication failed", "user", user, "remote", c.nc.RemoteAddr(), "known", known)
-		return false, fatal("28P01", fmt.Sprintf("password authentication failed for user %q", user))
+	if err := l.Result(ctx, err == nil && conv.Valid()); err != nil {
+		return fatalError(err)
+	}
+	if err != nil || !conv.Valid() { // unreachable: Result lets nobody in who has not proved the password
+		return fatal("28P01", "password authentication failed")
 	}
 	b, at = begin(c.buf(), 'R')
 	c.out = finish(append(binary.BigEndian.AppendUint32(b, 12), reply...), at)
-	return isDefault, nil
+	return nil
+}
+
+// fatalError is err as the end of a connection.
+func fatalError(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := *asError(err)
+	e.Severity = "FATAL"
+	return &e
 }
 
 // sasl sends an authentication message with data.

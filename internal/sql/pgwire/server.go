@@ -65,11 +65,9 @@ type Server struct {
 	draining atomic.Bool
 	wg       sync.WaitGroup
 	sessions atomic.Int32
-	mockKey  [32]byte
 	initOnce sync.Once
 	starting atomic.Bool
 	gate     *secure.Gate
-	defaults sync.Map // users whose initial password was logged
 }
 
 // Starting makes the server, before Serve, refuse every login with 57P03
@@ -103,7 +101,6 @@ func (s *Server) init() {
 		s.gate = secure.NewGate(s.Clock)
 		s.conns = make(map[*conn]struct{})
 		s.byPID = make(map[uint32]*conn)
-		rand.Read(s.mockKey[:]) // never fails (Go 1.24)
 	})
 }
 

@@ -182,20 +182,8 @@ func (c *conn) login(ctx context.Context, info sqlapi.Info) error {
 	if int(s.sessions.Load()) >= s.MaxSessions {
 		return &errTooMany
 	}
-	isDefault, err := c.authenticate(info.User)
-	if err != nil {
+	if err := c.authenticate(ctx, info); err != nil {
 		return err
-	}
-	if isDefault {
-		if !loopback(c.nc.RemoteAddr()) {
-			s.Log.Warn("refused a password that is still the initial one", "user", info.User, "remote", info.RemoteAddr)
-			return &sqlapi.Error{Severity: "FATAL", Code: "28000",
-				Message: fmt.Sprintf("the password of user %q is still the initial one, which is accepted from the server's own host only", info.User),
-				Hint:    "Log in there and change it: ALTER USER " + info.User + " IDENTIFIED BY \"...\";"}
-		}
-		if _, told := s.defaults.LoadOrStore(strings.ToUpper(info.User), true); !told {
-			s.Log.Warn("a user's password is still the initial one", "user", info.User)
-		}
 	}
 	if int(s.sessions.Add(1)) > s.MaxSessions {
 		s.sessions.Add(-1)

@@ -35,7 +35,9 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/sql/dialect"
+	"datawatch/internal/sql/hba"
 	"datawatch/internal/sql/sqlapi"
 	"datawatch/internal/sql/sqlitevfs"
 	"datawatch/internal/sql/views"
@@ -95,6 +97,10 @@ type Config struct {
 	Reserved     int                 // sessions for administrators beyond MaxSessions
 	SlowLog      func(SlowStatement) // takes those that Limits.Slow finds; nil: they are only counted
 	Files        *sqlitevfs.System   // where large sorts and TEMP tables go; nil: they stay in memory
+	Clock        clock.Clock         // of logins; the system's
+
+	Login func() LoginPolicy // of now; nil: no rules
+	Rules func() *hba.Rules  // address rules of now; nil: none
 }
 
 // Backend implements sqlapi.Backend.
@@ -120,6 +126,10 @@ type Backend struct {
 	check  dbCheck
 
 	hardenedAt func() int64 // nil: not known
+
+	shared      atomic.Pointer[access] // the newest that a connection has read
+	guard       loginGuard
+	toldDefault sync.Map // users whose initial password was logged
 
 	schemaGen atomic.Uint64 // changes with the schema, also before that is hardened
 
@@ -157,6 +167,9 @@ func New(cfg Config) *Backend {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.Real{}
 	}
 	if cfg.DatabaseName == "" {
 		cfg.DatabaseName = "DAMENG"
@@ -280,6 +293,10 @@ func (b *Backend) NewSession(ctx context.Context, info sqlapi.Info, notify sqlap
 	s := &Session{b: b, info: info, notify: notify, start: time.Now(), done: make(chan struct{})}
 	s.vars = newVars(b.cfg.DatabaseName, info)
 	s.renew()
+	if err := s.identify(); err != nil {
+		return nil, err
+	}
+	info.User = s.info.User
 	for k, v := range info.Params {
 		k = strings.ToLower(k)
 		if k == "user" || k == "database" || k == "replication" || strings.HasPrefix(k, "_pq_") {
@@ -295,12 +312,23 @@ func (b *Backend) NewSession(ctx context.Context, info sqlapi.Info, notify sqlap
 			return nil, err
 		}
 	}
+	if role := s.vars.get("role"); role != "none" {
+		role, err := s.assume("role", role, false)
+		if err != nil {
+			return nil, err
+		}
+		s.vars.vals["role"] = role
+		s.assumed()
+	}
 	s.vars.resetToStart()
 	admin := b.full() && b.administrator(info.User)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed != nil {
 		return nil, b.closed
+	}
+	if err := b.crowded(s); err != nil {
+		return nil, err
 	}
 	if err := b.room(admin); err != nil {
 		return nil, err

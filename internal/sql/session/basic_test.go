@@ -3,8 +3,6 @@ package session
 import (
 	"strings"
 	"testing"
-
-	"datawatch/internal/base"
 )
 
 func TestBasics(t *testing.T) {
@@ -161,40 +159,5 @@ func TestDialectAdmin(t *testing.T) {
 	}
 	if _, err := c.ext("CALL SP_SET_OGUID($1)", 77); err != nil || e.admin.last() != "oguid 77" {
 		t.Errorf("parameter in a call: %v %q", err, e.admin.last())
-	}
-}
-
-func TestUsers(t *testing.T) {
-	e := newEnv(t)
-	if v, def, ok := e.b.Verifier("sysdba"); !ok || !def || !strings.HasPrefix(v, "SCRAM-SHA-256$4096:") {
-		t.Fatalf("verifier: %q %v %v", v, def, ok)
-	}
-	if _, _, ok := e.b.Verifier("nobody"); ok {
-		t.Fatal("an unknown user has a verifier")
-	}
-	c := e.client()
-	c.is(`ALTER USER SYSDBA IDENTIFIED BY "Secret-1"`, "ALTER ROLE")
-	for _, i := range e.b.Sessions() {
-		if strings.Contains(i.SQL, "Secret") {
-			t.Error("a password is shown in the list of sessions")
-		}
-	}
-	if ok, dba := e.b.CheckPassword("SysDba", "Secret-1"); !ok || !dba {
-		t.Error("the new password is refused")
-	}
-	if ok, _ := e.b.CheckPassword("SYSDBA", "SYSDBA"); ok {
-		t.Error("the old password is accepted")
-	}
-	if _, def, _ := e.b.Verifier("SYSDBA"); def {
-		t.Error("the password still counts as default")
-	}
-	c.exec("begin; alter user sysdba with password 'x'; rollback")
-	if ok, _ := e.b.CheckPassword("SYSDBA", "Secret-1"); !ok {
-		t.Error("a rolled back change of password took effect")
-	}
-	c.fails("alter user nobody password 'x'", "42704")
-	e.db.status.Store(uint32(base.StatusMount))
-	if ok, _ := e.b.CheckPassword("SYSDBA", "Secret-1"); !ok {
-		t.Error("no login in status Mount")
 	}
 }

@@ -70,11 +70,23 @@ func (s *Session) alterTable(p *parsed) error {
 		return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + strings.ToUpper(p.Name)}
 	}
 	return s.atomic(p.Tag, func(c *conn) error {
+		a, id, err := s.rights()
+		if err != nil {
+			return err
+		}
+		if rel := lower(p.Name); a.names[rel] != "" && !a.owns(id, rel) {
+			return a.notOwner(rel)
+		}
+		if !a.dba(id) {
+			if err := a.mayRefer(id, wordsOf(p.Value), []string{p.Name}); err != nil {
+				return err
+			}
+		}
 		c.internal = true
 		defer func() { c.internal = false }()
 		c.flush()
-		err := guard(func() error { return rebuild(c.db, p) })
-		c.ddl = true
+		err = guard(func() error { return rebuild(c.db, p) })
+		c.changed()
 		c.flush()
 		s.b.schemaGen.Add(1)
 		if err != nil && c.file != nil {

@@ -59,7 +59,7 @@ func (c *cache) parse(sql string) (*parsed, error) {
 		p.items = st.Items()
 		p.places = st.Places()
 	}
-	if len(sql) > maxCachedSQL || st.Kind == dialect.AlterUser {
+	if len(sql) > maxCachedSQL || st.Kind == dialect.Role {
 		return p, nil
 	}
 	c.mu.Lock()

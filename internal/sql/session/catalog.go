@@ -25,21 +25,22 @@ func (c *conn) catalog() error {
 			return fn()
 		},
 		Database: func() string { return c.b.cfg.DatabaseName },
-		Users:    userNames,
+		Users:    c.userNames,
 		Hidden:   systemTable,
 	})
 }
 
 // userNames lists the users, the first administrator first.
-func userNames(db *sqlite3.Conn) []string {
+func (c *conn) userNames(*sqlite3.Conn) []string {
 	names := []string{DefaultUser}
-	st, _, err := db.Prepare("SELECT NAME FROM main." + userTable + " WHERE NAME <> '" + DefaultUser + "' ORDER BY NAME")
+	a, err := c.access(false)
 	if err != nil {
-		return names // without a database
+		return names
 	}
-	defer st.Close()
-	for st.Step() {
-		names = append(names, st.ColumnText(0))
+	for _, r := range a.byID {
+		if r.id != sysdbaID {
+			names = append(names, r.name)
+		}
 	}
 	return names
 }

@@ -61,6 +61,12 @@ type conn struct {
 	// What the authorizer saw during the last prepare.
 	internal bool // statements of the server itself: nothing is forbidden
 	rec      authRecord
+	running  *cstmt // the client's statement that SQLite works on
+	again    bool   // SQLite wanted to compile it once more, by another schema
+
+	known *access // who may do what, by the newest schema cookie seen
+	mine  *access // and by this transaction's own changes, while dirty
+	dirty bool    // the transaction under way has changed the schema, or users
 }
 
 // cstmt is a statement prepared on one connection.
@@ -75,6 +81,9 @@ type cstmt struct {
 	busy     bool
 	cached   bool
 	used     uint64
+	cookie   uint32         // of the schema before it was compiled
+	who      uint64         // the Session.who that was permitted to execute it
+	bound    []sqlapi.Value // its parameters
 }
 
 func (b *Backend) open(kind connKind) (*conn, error) {
@@ -184,10 +193,45 @@ func (c *conn) prepare(sql string) (*cstmt, error) {
 	}
 	if cs := c.stmts[key]; cs != nil && !cs.busy {
 		cs.busy, cs.used = true, c.tick
-		return cs, nil
+		return c.checked(cs)
 	}
 	c.fresh()
+	cs, err := c.compile(sql, key)
+	if err != nil {
+		return nil, err
+	}
+	if c.stmts[key] == nil {
+		if len(c.stmts) >= stmtCacheSize {
+			c.evict()
+		}
+		c.stmts[key] = cs
+		cs.cached = true
+	}
+	return c.checked(cs)
+}
+
+// checked refuses a statement that the session may not execute.
+func (c *conn) checked(cs *cstmt) (*cstmt, error) {
+	if c.internal {
+		return cs, nil
+	}
+	if err := c.permit(cs); err != nil {
+		c.done(cs)
+		return nil, err
+	}
+	return cs, nil
+}
+
+// compile makes a statement of the text.
+func (c *conn) compile(sql, key string) (*cstmt, error) {
 	c.rec = authRecord{}
+	var cookie uint32
+	if c.h != nil {
+		var err error
+		if cookie, err = c.cookie(); err != nil {
+			return nil, err
+		}
+	}
 	var st *sqlite3.Stmt
 	var tail string
 	err := guard(func() (e error) { st, tail, e = c.db.Prepare(sql); return e })
@@ -204,7 +248,7 @@ func (c *conn) prepare(sql string) (*cstmt, error) {
 		st.Close()
 		return nil, &sqlapi.Error{Code: "42601", Message: "cannot insert multiple commands into a prepared statement"}
 	}
-	cs := &cstmt{s: st, sql: key, ncols: st.ColumnCount(), readOnly: st.ReadOnly(), rec: c.rec, busy: true, used: c.tick}
+	cs := &cstmt{s: st, sql: key, ncols: st.ColumnCount(), readOnly: st.ReadOnly(), rec: c.rec, cookie: cookie, busy: true, used: c.tick}
 	n := st.BindCount()
 	anonymous := 0
 	for i := 1; i <= n; i++ {
@@ -229,13 +273,6 @@ func (c *conn) prepare(sql string) (*cstmt, error) {
 		cs.params = append(cs.params, k)
 		cs.nparams = max(cs.nparams, k)
 	}
-	if c.stmts[key] == nil {
-		if len(c.stmts) >= stmtCacheSize {
-			c.evict()
-		}
-		c.stmts[key] = cs
-		cs.cached = true
-	}
 	return cs, nil
 }
 
@@ -246,11 +283,11 @@ func (c *conn) fresh() {
 	if c.h == nil || c.ddl || c.internal {
 		return
 	}
-	var b [4]byte
-	if _, err := c.h.ReadAt(b[:], 40); err != nil { // the schema cookie in the database header
+	v, err := c.cookie()
+	if err != nil {
 		return
 	}
-	v, gen := binary.BigEndian.Uint32(b[:]), c.b.schemaGen.Load()
+	gen := c.b.schemaGen.Load()
 	if v == c.made && gen == c.gen {
 		return
 	}
@@ -258,6 +295,15 @@ func (c *conn) fresh() {
 	if err := c.run("SELECT 1 FROM sqlite_schema LIMIT 1"); err == nil {
 		c.made, c.gen = v, gen
 	}
+}
+
+// cookie is the schema cookie in the database header, as the connection sees it.
+func (c *conn) cookie() (uint32, error) {
+	var b [4]byte
+	if _, err := c.h.ReadAt(b[:], 40); err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint32(b[:]), nil
 }
 
 // flush closes the cached statements that are not in use.
@@ -353,6 +399,7 @@ func (c *conn) rollback() error {
 
 // bind sets the parameters.
 func (cs *cstmt) bind(params []sqlapi.Value) error {
+	cs.bound = params
 	for i, k := range cs.params {
 		var err error
 		if k > len(params) {
@@ -385,8 +432,55 @@ func (cs *cstmt) bind(params []sqlapi.Value) error {
 	return nil
 }
 
+// maxAgain bounds how often a statement is compiled again because the schema or
+// the rights change while it starts.
+const maxAgain = 20
+
 // step advances the statement; the error is final.
 func (c *conn) step(cs *cstmt) (more bool, err error) {
+	if c.internal { // perhaps within another statement
+		return c.advance(cs)
+	}
+	for try := 0; ; try++ {
+		c.again, c.running = false, cs
+		more, err = c.advance(cs)
+		c.running = nil
+		if err == nil || !c.again || try == maxAgain {
+			return more, err
+		}
+		// Nothing has been done yet: SQLite compares the schema first.
+		if err := c.recompile(cs); err != nil {
+			return false, err
+		}
+	}
+}
+
+// recompile prepares a statement by the schema of now, in its place, and asks
+// again whether the session may execute it.
+func (c *conn) recompile(cs *cstmt) error {
+	if cs.cached {
+		delete(c.stmts, cs.sql)
+		cs.cached = false
+	}
+	fresh, err := c.compile(cs.sql, cs.sql)
+	if err != nil {
+		return err
+	}
+	if fresh.ncols != cs.ncols {
+		fresh.s.Close()
+		return planChanged()
+	}
+	cs.s.Close()
+	fresh.used = cs.used
+	bound := cs.bound
+	*cs = *fresh
+	if err := c.permit(cs); err != nil {
+		return err
+	}
+	return cs.bind(bound)
+}
+
+func (c *conn) advance(cs *cstmt) (more bool, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.old = true

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"datawatch/internal/base"
+	"datawatch/internal/sql/sqlapi"
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/vfs"
 )
@@ -79,7 +80,7 @@ func TestEngine(t *testing.T) {
 	b = New(Config{DB: FromEngine(eng)})
 	env.b = b
 	eng.OnChange(b.StatusChanged)
-	if _, def, ok := b.Verifier("SYSDBA"); !ok || !def {
+	if l, err := b.login(sqlapi.LoginInfo{User: "SYSDBA", Local: true}); err != nil || l.role == nil || !l.role.isDefault {
 		t.Error("no verifier in status Mount")
 	}
 	c := env.client()

@@ -29,7 +29,8 @@ func (c *conn) functions() error {
 			}
 		}
 	}
-	user := text(func(s *Session) string { return s.vars.user })
+	user := text(func(s *Session) string { return s.currentUser() })
+	sessionUser := text(func(s *Session) string { return s.vars.user })
 	database := text(func(s *Session) string { return s.b.cfg.DatabaseName })
 	now := text(func(s *Session) string { return s.now().UTC().Format(timeLayout) })
 	length := func(ctx sqlite3.Context, a ...sqlite3.Value) {
@@ -46,7 +47,7 @@ func (c *conn) functions() error {
 		flag sqlite3.FunctionFlag
 		fn   f
 	}{
-		{"current_user", 0, inn, user}, {"session_user", 0, inn, user}, {"current_role", 0, inn, user},
+		{"current_user", 0, inn, user}, {"session_user", 0, inn, sessionUser}, {"current_role", 0, inn, user},
 		{"current_database", 0, inn, database}, {"current_catalog", 0, inn, database},
 		{"current_schema", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText("public") }},
 		{"version", 0, det, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText(versionText) }},

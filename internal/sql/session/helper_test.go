@@ -250,6 +250,9 @@ func (c *client) ParameterChanged(n, v string) { c.params[n] = v }
 func (e *env) client() *client                 { return e.clientAs(sqlapi.Info{User: "SYSDBA"}) }
 func (e *env) clientAs(i sqlapi.Info) *client {
 	e.tb.Helper()
+	if i.User == "" {
+		i.User = "SYSDBA"
+	}
 	c := &client{tb: e.tb, params: map[string]string{}}
 	s, err := e.b.NewSession(context.Background(), i, c)
 	if err != nil {

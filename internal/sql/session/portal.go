@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -150,8 +151,8 @@ func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) erro
 
 // text is the statement for V$SESSIONS; never one with a password.
 func (st *Stmt) text() string {
-	if st.p.Kind == dialect.AlterUser {
-		return "ALTER USER " + st.p.Name
+	if st.p.Kind == dialect.Role {
+		return st.p.Verb + " " + strings.Join(st.p.Role.Names, ", ")
 	}
 	return st.p.shown
 }
@@ -450,6 +451,9 @@ func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 		rows, n, err = p.writeTemp()
 	case st.p.Sequences != nil || st.p.Moves && !st.p.Temp:
 		err = s.atomic(st.p.Tag, func(c *conn) (err error) { rows, n, err = p.withSequences(c); return err })
+	case st.records && !s.tx.active && s.simple == 1:
+		// Owners and privileges change with it: a transaction of its own.
+		err = s.atomic(st.p.Tag, func(c *conn) (err error) { rows, n, err = p.exec(c); return err })
 	case s.tx.active || s.simple != 1:
 		if !s.tx.active { // a series: it commits at Sync
 			s.begin(dialect.Modes{}, true)
@@ -537,6 +541,13 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 		c.done(cs)
 		return nil, 0, err
 	}
+	var done func() error // what else the statement changes
+	if cs.rec.records() {
+		if done, err = s.record(c, cs); err != nil {
+			c.done(cs)
+			return nil, 0, err
+		}
+	}
 	before := int64(0)
 	if !st.p.Rows {
 		before = c.db.TotalChanges()
@@ -561,11 +572,14 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	} else if c.file != nil {
 		err = s.storeError(c, err)
 	}
-	schema := cs.rec.schema
+	schema, main := cs.rec.schema, cs.rec.main
 	c.done(cs)
+	if err == nil && done != nil {
+		err = done()
+	}
 	if schema {
-		c.ddl = true
-		if cs.rec.main {
+		if c.ddl = true; main {
+			c.changed()
 			s.b.schemaGen.Add(1)
 		}
 		c.flush()

@@ -20,6 +20,10 @@ type Session struct {
 	notify sqlapi.Notify
 	start  time.Time
 
+	who       atomic.Uint64 // whose rights it has: session user and role; see identity
+	me        identity
+	connLimit int
+
 	// mu is held while a method works, and by whoever rolls an idle session back.
 	mu      sync.Mutex
 	vars    *vars

@@ -24,6 +24,7 @@ type Stmt struct {
 	main    bool // it writes the database, not only temporary tables
 	copy    *sqlapi.Copy
 	targets []value.Type // what Bind makes of parameters, by number from 0; OID 0: nothing
+	records bool         // it makes, drops or renames tables
 }
 
 // Prepare implements sqlapi.Session.
@@ -79,7 +80,7 @@ func (s *Session) prepare(sql string, oids []uint32) (*Stmt, error) {
 		return st, s.notHere(c, p, err)
 	}
 	defer c.done(cs)
-	st.write = !cs.readOnly
+	st.write, st.records = !cs.readOnly, cs.rec.records()
 	st.main = st.write && (cs.rec.main || !cs.rec.temp)
 	st.describe(c, cs, oids)
 	st.paramTypes(c, cs, oids)

@@ -144,7 +144,7 @@ func (b *Backend) release(c *conn) base.LSN {
 	c.seqEnd()
 	ddl := c.ddl
 	if ddl {
-		c.ddl = false
+		c.ddl, c.dirty, c.mine = false, false, nil
 		c.flush()
 	}
 	if lsn := uint64(c.h.LastCommit()); lsn > b.lastLSN.Load() {
@@ -410,6 +410,9 @@ func (s *Session) endTx(committed bool) {
 	s.noteTrx()
 	if before != nil {
 		s.vars.end(before, committed, s.changed)
+		if len(s.me.ids) > 1 { // there was a SET ROLE
+			s.assumed()
+		}
 	}
 	s.setStatus()
 }
@@ -474,6 +477,7 @@ func (s *Session) rollbackTo(name string) error {
 		}
 		if s.tx.c.ddl {
 			s.tx.c.flush()
+			s.tx.c.mine = nil
 		}
 	}
 	s.tx.saves = s.tx.saves[:i+1]

@@ -202,7 +202,7 @@ func TestLostUpdate(t *testing.T) {
 	stop.Store(true)
 	readers.Wait()
 	fresh := New(Config{DB: e.b.cfg.DB})
-	s, err := fresh.NewSession(context.Background(), sqlapi.Info{}, nil)
+	s, err := fresh.NewSession(context.Background(), sqlapi.Info{User: "SYSDBA"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/xdg-go/stringprep"
 
-	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -27,6 +27,84 @@ const (
 )
 
 const scramIterations = 4096
+
+// Version 2 of the system tables. The first version had SYSUSERS with NAME,
+// VERIFIER and IS_DEFAULT only; it is read as it is, and made anew by the first
+// statement about users, roles or privileges.
+var systemTables = []string{
+	"CREATE TABLE main." + userTable + `(ID INTEGER PRIMARY KEY AUTOINCREMENT, NAME VARCHAR(128) NOT NULL, LOGIN INTEGER NOT NULL, INHERIT INTEGER NOT NULL,
+		VERIFIER VARCHAR(512) NOT NULL, IS_DEFAULT INTEGER NOT NULL, CONN_LIMIT INTEGER NOT NULL, VALID_UNTIL VARCHAR(64) NOT NULL, LOCKED INTEGER NOT NULL,
+		UNLOCKS INTEGER NOT NULL, FAILED_LIMIT INTEGER NOT NULL, LOCK_MINUTES INTEGER NOT NULL)`,
+	"CREATE TABLE main." + memberTable + "(ROLE INTEGER, MEMBER INTEGER, GRANTOR INTEGER NOT NULL, ADMIN INTEGER NOT NULL, PRIMARY KEY(ROLE, MEMBER)) WITHOUT ROWID",
+	"CREATE TABLE main." + ownerTable + "(REL VARCHAR(256) PRIMARY KEY, OWNER INTEGER NOT NULL) WITHOUT ROWID",
+	"CREATE TABLE main." + grantTable + `(REL VARCHAR(256), COL VARCHAR(256), GRANTEE INTEGER, PRIV VARCHAR(16), GRANTOR INTEGER, OPT INTEGER NOT NULL,
+		PRIMARY KEY(REL, COL, GRANTEE, PRIV, GRANTOR)) WITHOUT ROWID`,
+}
+
+// makeTables makes the system tables with SYSDBA and the roles that every
+// database has, and takes over the users of the first version.
+func makeTables(db *sqlite3.Conn, users []*role) error {
+	steps := systemTables
+	if len(users) > 0 {
+		steps = append([]string{"DROP TABLE main." + userTable}, steps...)
+	}
+	for _, sql := range steps {
+		if err := db.Exec(sql); err != nil {
+			return err
+		}
+	}
+	for _, r := range append(builtinRoles(), users...) {
+		if r.id == dbaID {
+			// What the salts of unknown users are made of: the same on every
+			// database of a group, and of no use for anything else.
+			r.verifier = rand.Text()
+		}
+		if err := insertRole(db, r); err != nil {
+			return err
+		}
+	}
+	// Numbers are never used again: a session of a dropped user must not become
+	// one of the next user.
+	return db.Exec("UPDATE main.sqlite_sequence SET seq = max(seq, " + strconv.Itoa(firstID-1) + ") WHERE name = '" + userTable + "'")
+}
+
+func insertRole(db *sqlite3.Conn, r *role) error {
+	var id any
+	if r.id != 0 {
+		id = r.id
+	}
+	return exec(db, "INSERT INTO main."+userTable+" VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", id, r.name, r.login, r.inherit, r.verifier, r.isDefault, r.connLimit,
+		r.validUntil, r.locked, r.unlocks, r.failedLimit, r.lockMinutes)
+}
+
+// exec runs a statement of the server with parameters.
+func exec(db *sqlite3.Conn, sql string, args ...any) error {
+	st, _, err := db.Prepare(sql)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	for i, a := range args {
+		switch x := a.(type) {
+		case nil:
+			err = st.BindNull(i + 1)
+		case int:
+			err = st.BindInt(i+1, x)
+		case int64:
+			err = st.BindInt64(i+1, x)
+		case bool:
+			err = st.BindBool(i+1, x)
+		case string:
+			err = st.BindText(i+1, x)
+		default:
+			err = fmt.Errorf("parameter of type %T", a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return st.Exec()
+}
 
 // InitSchema makes the system tables of a new database, which must be open and
 // take writes, with one administrator. It returns when that is hardened.
@@ -45,15 +123,17 @@ func InitSchema(ctx context.Context, db Database, user, password string) error {
 	if err := db.LockWrite(ctx, c.h); err != nil {
 		return fmt.Errorf("create system tables: %w", err)
 	}
-	err = c.run("BEGIN IMMEDIATE")
-	for _, sql := range []string{
-		"CREATE TABLE IF NOT EXISTS " + userTable + "(NAME VARCHAR(128) PRIMARY KEY, VERIFIER VARCHAR(512) NOT NULL, IS_DEFAULT INTEGER NOT NULL) WITHOUT ROWID",
-		"INSERT OR REPLACE INTO " + userTable + " VALUES(" + literal(strings.ToUpper(user)) + "," + literal(verifier) + "," + isDefault(password) + ")",
-		"COMMIT",
-	} {
-		if err == nil {
-			err = c.run(sql)
-		}
+	c.internal = true
+	err = c.db.Exec("BEGIN IMMEDIATE")
+	if err == nil {
+		err = makeTables(c.db, nil)
+	}
+	if err == nil {
+		err = insertRole(c.db, &role{id: sysdbaID, name: strings.ToUpper(user), login: true, inherit: true, verifier: verifier, isDefault: password == DefaultPassword,
+			connLimit: -1, failedLimit: -1, lockMinutes: -1})
+	}
+	if err == nil {
+		err = c.db.Exec("COMMIT")
 	}
 	if err != nil {
 		c.rollback()
@@ -69,66 +149,6 @@ func InitSchema(ctx context.Context, db Database, user, password string) error {
 	return nil
 }
 
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-
-func isDefault(password string) string {
-	if password == DefaultPassword {
-		return "1"
-	}
-	return "0"
-}
-
-// Verifier implements sqlapi.Backend. It reads the page store directly and so
-// answers in every status from Mount on.
-func (b *Backend) Verifier(user string) (verifier string, isDefault, ok bool) {
-	ctx := context.Background()
-	c, err := b.readers.get(ctx)
-	if err != nil {
-		b.log.Error("read users", "err", err)
-		return "", false, false
-	}
-	defer b.readers.put(c)
-	// Until the end: SQLite prepares the statement again, and asks the
-	// authorizer again, when the schema has changed since.
-	c.internal = true
-	defer func() { c.internal = false }()
-	cs, err := c.prepare("SELECT VERIFIER, IS_DEFAULT FROM " + userTable + " WHERE NAME = $1")
-	if err != nil {
-		b.log.Error("read users", "err", err)
-		return "", false, false
-	}
-	defer c.done(cs)
-	if err := cs.bind([]sqlapi.Value{{Kind: sqlapi.Text, Bytes: []byte(strings.ToUpper(user))}}); err != nil {
-		return "", false, false
-	}
-	more, err := c.step(cs)
-	if err != nil {
-		b.log.Error("read users", "err", err)
-	}
-	if !more {
-		return "", false, false
-	}
-	return cs.s.ColumnText(0), cs.s.ColumnBool(1), true
-}
-
-// CheckPassword reports whether the password is the user's; for logins that
-// are not SQL sessions (monitors). dba tells whether the user is an
-// administrator, which the only user there is always is.
-func (b *Backend) CheckPassword(user, password string) (ok, dba bool) {
-	v, _, found := b.Verifier(user)
-	if !found {
-		v = dummyVerifier
-	}
-	same := verify(v, password)
-	return found && same, found && same
-}
-
-// administrator reports whether a user may use the sessions that are kept for
-// administrators, and see and end those of others.
-func (b *Backend) administrator(user string) bool { return strings.EqualFold(user, "SYSDBA") }
-
-var dummyVerifier = func() string { v, _ := makeVerifier(rand.Text()); return v }()
-
 // makeVerifier is PostgreSQL's form: SCRAM-SHA-256$iterations:salt$stored:server.
 func makeVerifier(password string) (string, error) {
 	if password == "" {
@@ -140,8 +160,23 @@ func makeVerifier(password string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return verifierText(salt, stored, server), nil
+}
+
+func verifierText(salt, stored, server []byte) string {
 	e := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", scramIterations, e(salt), e(stored), e(server)), nil
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", scramIterations, e(salt), e(stored), e(server))
+}
+
+// mockVerifier is what an unknown user proves a password against: always the
+// same, and nothing matches it.
+func mockVerifier(secret, user string) string {
+	h := func(what string) []byte {
+		m := hmac.New(sha256.New, []byte(secret))
+		m.Write([]byte(what + "\x00" + lower(user)))
+		return m.Sum(nil)
+	}
+	return verifierText(h("salt")[:16], h("stored"), h("server"))
 }
 
 func keys(password string, salt []byte, n int) (stored, server []byte, err error) {
@@ -161,61 +196,30 @@ func keys(password string, salt []byte, n int) (stored, server []byte, err error
 	return client[:], mac(salted, "Server Key"), nil
 }
 
-func verify(verifier, password string) bool {
-	f := strings.Split(strings.TrimPrefix(verifier, "SCRAM-SHA-256$"), "$")
-	if len(f) != 2 {
-		return false
+// parts takes a verifier apart; ok is false for anything else. Other
+// iterations than ours are accepted, as psql's \password may make them, up to
+// what a login can afford.
+func parts(verifier string) (salt, stored, server []byte, n int, ok bool) {
+	rest, found := strings.CutPrefix(verifier, "SCRAM-SHA-256$")
+	f := strings.Split(rest, "$")
+	if !found || len(f) != 2 {
+		return nil, nil, nil, 0, false
 	}
 	iter, salt64, _ := strings.Cut(f[0], ":")
-	stored64, _, _ := strings.Cut(f[1], ":")
+	stored64, server64, _ := strings.Cut(f[1], ":")
 	n, err := strconv.Atoi(iter)
 	salt, err2 := base64.StdEncoding.DecodeString(salt64)
-	want, err3 := base64.StdEncoding.DecodeString(stored64)
-	if errors.Join(err, err2, err3) != nil {
+	stored, err3 := base64.StdEncoding.DecodeString(stored64)
+	server, err4 := base64.StdEncoding.DecodeString(server64)
+	ok = errors.Join(err, err2, err3, err4) == nil && n >= scramIterations && n <= 1<<20 && len(salt) > 0 && len(stored) == sha256.Size && len(server) == sha256.Size
+	return salt, stored, server, n, ok
+}
+
+func verify(verifier, password string) bool {
+	salt, want, _, n, ok := parts(verifier)
+	if !ok {
 		return false
 	}
 	stored, _, err := keys(password, salt, n)
 	return err == nil && subtle.ConstantTimeCompare(stored, want) == 1
-}
-
-// alterUser changes a password. It is a writing statement like any other.
-func (s *Session) alterUser(name, password string) error {
-	if s.b.standby() {
-		return readOnlyError("standby", "ALTER USER")
-	}
-	if s.tx.active && s.tx.readOnly {
-		return readOnlyError("", "ALTER USER")
-	}
-	if !s.b.tables() {
-		return s.b.notOpen()
-	}
-	if _, _, ok := s.b.Verifier(name); !ok {
-		return &sqlapi.Error{Code: "42704", Message: fmt.Sprintf("user %q does not exist", name)}
-	}
-	v, err := makeVerifier(password)
-	if err != nil {
-		return err
-	}
-	sql := "UPDATE " + userTable + " SET VERIFIER = " + literal(v) + ", IS_DEFAULT = " + isDefault(password) +
-		" WHERE NAME = " + literal(strings.ToUpper(name))
-	if s.tx.active || s.simple != 1 {
-		if !s.tx.active {
-			s.begin(dialect.Modes{}, true)
-		}
-		c, err := s.writeTx(false)
-		if err != nil {
-			return err
-		}
-		return c.run(sql)
-	}
-	c, err := s.lockWrite(s.own, false)
-	if err != nil {
-		return err
-	}
-	err = c.run(sql)
-	lsn := s.unlockWrite(c)
-	if err != nil {
-		return err
-	}
-	return s.waitHardened(lsn)
 }

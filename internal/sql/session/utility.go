@@ -162,6 +162,14 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, s.alterTable(st)
 	case dialect.Sequence:
 		return st.Tag, s.sequenceStmt(st)
+	case dialect.Role:
+		return st.Tag, s.roleStmt(st)
+	case dialect.Grant:
+		return st.Tag, s.grantStmt(st)
+	case dialect.Reassign:
+		return st.Tag, s.reassign(st)
+	case dialect.AlterOwner:
+		return st.Tag, s.alterOwner(st)
 	case dialect.LockTable:
 		return st.Tag, s.lockTable(st)
 	case dialect.Vacuum, dialect.Analyze:
@@ -254,6 +262,9 @@ func (s *Session) lockTable(st *parsed) error {
 		if systemTable(t) {
 			return &sqlapi.Error{Code: "42501", Message: "permission denied for table " + strings.ToUpper(t)}
 		}
+		if err := s.mayLock(t); err != nil {
+			return err
+		}
 		if _, _, _, _, _, err := c.db.TableColumnMetadata("", t, ""); err != nil {
 			return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", t)}
 		}
@@ -283,6 +294,9 @@ func (s *Session) vacuum(st *parsed) error {
 		if err := s.haveTable(st.Name); err != nil {
 			return err
 		}
+		if err := s.mustOwn(st.Name); err != nil {
+			return err
+		}
 	}
 	full := st.Kind == dialect.Vacuum && st.Verb == "FULL" && st.Name == ""
 	analyze := "ANALYZE"
@@ -291,6 +305,11 @@ func (s *Session) vacuum(st *parsed) error {
 	}
 	if st.Kind == dialect.Vacuum && !full && !st.Analyze {
 		return nil
+	}
+	if st.Name == "" {
+		if err := s.mustAdminister(st.Tag + " of the whole database"); err != nil {
+			return err
+		}
 	}
 	if s.tx.active { // ANALYZE in a transaction, or a series
 		if full {
@@ -343,6 +362,9 @@ func (s *Session) admin(p *Portal, row func(sqlapi.Row) error) (string, error) {
 		return "", notInBlock(st.Tag)
 	}
 	a := s.b.cfg.Admin
+	if err := s.mayCall(st); err != nil {
+		return "", err
+	}
 	if a == nil {
 		return "", &sqlapi.Error{Code: "0A000", Message: st.Tag + " is not supported here"}
 	}
@@ -369,8 +391,6 @@ func (s *Session) admin(p *Portal, row func(sqlapi.Row) error) (string, error) {
 		return st.Tag, adminError(a.Backup(s.ctx, st.Backup))
 	case dialect.Checkpoint:
 		return st.Tag, adminError(a.Checkpoint(s.ctx))
-	case dialect.AlterUser:
-		return st.Tag, s.alterUser(st.Name, st.Value)
 	case dialect.Call:
 		v, err := s.call(s.ctx, a, p)
 		if err != nil {

@@ -48,10 +48,10 @@ var variables = map[string]variable{
 	"row_security": {def: "on"}, "check_function_bodies": {def: "on"}, "xmloption": {def: "content"}, "jit": {def: "off"},
 	"lc_messages": {def: "C"}, "lc_monetary": {def: "C"}, "lc_numeric": {def: "C"}, "lc_time": {def: "C"},
 	"default_tablespace": {}, "default_table_access_method": {def: "heap"}, "escape_string_warning": {def: "on"},
-	"backslash_quote": {def: "safe_encoding"}, "work_mem": {def: "4MB"}, "role": {def: "none", check: only("none")},
+	"backslash_quote": {def: "safe_encoding"}, "work_mem": {def: "4MB"}, "role": {def: "none"},
 	"server_version": {def: serverVersion, fixed: true}, "server_version_num": {def: "150000", fixed: true},
 	"server_encoding": {def: "UTF8", fixed: true}, "integer_datetimes": {def: "on", fixed: true},
-	"is_superuser": {def: "on", fixed: true}, "session_authorization": {}, "in_hot_standby": {fixed: true},
+	"is_superuser": {fixed: true}, "session_authorization": {}, "in_hot_standby": {fixed: true},
 	"lc_collate": {def: "C", fixed: true}, "lc_ctype": {def: "C", fixed: true}, "max_identifier_length": {def: "63", fixed: true},
 	"block_size": {def: "4096", fixed: true}, "wal_level": {def: "replica", fixed: true},
 	"transaction_isolation": {}, "transaction_read_only": {}, "transaction_deferrable": {def: "off"},
@@ -71,7 +71,7 @@ type vars struct {
 }
 
 func newVars(_ string, info sqlapi.Info) *vars {
-	v := &vars{user: strings.ToUpper(info.User)}
+	v := &vars{user: info.User}
 	if info.App != "" {
 		v.vals = map[string]string{"application_name": info.App}
 	}
@@ -120,6 +120,13 @@ func (v *vars) set(name, value string, local bool) error {
 	case name == "session_authorization" && !strings.EqualFold(value, v.user):
 		return &sqlapi.Error{Code: "42501", Message: "permission denied to set session authorization"}
 	}
+	v.put(name, value, local)
+	return nil
+}
+
+// put sets a value that has been checked.
+func (v *vars) put(name, value string, local bool) {
+	v.fresh = false
 	m := &v.vals
 	if local {
 		m = &v.local
@@ -130,7 +137,6 @@ func (v *vars) set(name, value string, local bool) error {
 		*m = map[string]string{}
 	}
 	(*m)[name] = value
-	return nil
 }
 
 // reset goes back to the value at session start.
@@ -190,6 +196,10 @@ func (v *vars) names() []string {
 
 // changed reports a parameter to the client, if it is one of those.
 func (s *Session) changed(name string) {
+	if name == "role" || name == "session_authorization" {
+		s.assumed()
+		defer s.tellSuperuser()
+	}
 	if name == "application_name" {
 		s.smu.Lock()
 		s.info.App = s.vars.get(name)
@@ -237,7 +247,14 @@ func (s *Session) assign(name, value string, reset, local bool) error {
 		return nil
 	}
 	var err error
-	if reset {
+	if name == "role" || name == "session_authorization" {
+		if value, err = s.assume(name, value, reset); err == nil {
+			s.vars.put(name, value, local)
+			if name != "role" {
+				s.vars.put("role", "none", local)
+			}
+		}
+	} else if reset {
 		err = s.vars.reset(name)
 	} else {
 		err = s.vars.set(name, value, local)
@@ -280,6 +297,8 @@ func (s *Session) show(name string) string {
 		return s.vars.get("default_transaction_isolation")
 	case "session_authorization":
 		return s.vars.user
+	case "is_superuser":
+		return s.superuser()
 	case "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout":
 		if d, ok := s.b.serverLimit(name); ok && !s.vars.isSet(name) {
 			return showMilliseconds(d)

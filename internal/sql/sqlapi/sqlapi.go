@@ -73,14 +73,36 @@ type Info struct {
 
 // Backend makes sessions and answers for users before there is one.
 type Backend interface {
-	// Verifier returns the SCRAM-SHA-256 verifier of a user in PostgreSQL's
-	// form "SCRAM-SHA-256$iter:salt$stored:server", or ok=false. User names
-	// are case-insensitive. Default reports that the password is still the
-	// initial default, which is accepted from loopback only.
-	Verifier(user string) (verifier string, isDefault, ok bool)
+	// Login begins to authenticate a user. An error means that the address is
+	// refused whoever the user is; everything that depends on the user comes
+	// with Login.Result. User names are case-insensitive.
+	Login(info LoginInfo) (Login, error)
 	// NewSession makes a session; the error may be an *Error (53300 too many
 	// connections, 57P03 cannot connect now ...).
 	NewSession(ctx context.Context, info Info, notify Notify) (Session, error)
+}
+
+// LoginInfo says who wants to log in, and from where.
+type LoginInfo struct {
+	User, Database string
+	RemoteAddr     string
+	Local          bool // from the server's own host
+	TLS            bool
+	Internal       bool // not from the network: no address rule applies
+}
+
+// Login is one attempt to log in.
+type Login interface {
+	// Trusted: no password is asked for.
+	Trusted() bool
+	// Verifier is what the client is to prove a password against, in
+	// PostgreSQL's form "SCRAM-SHA-256$iter:salt$stored:server". Unknown users
+	// have one too, which nothing matches.
+	Verifier() string
+	// Result ends the attempt: proved says whether the client has proved the
+	// password. Nil lets it in; otherwise the *Error is the answer. It may take
+	// its time, so that passwords cannot be tried quickly.
+	Result(ctx context.Context, proved bool) error
 }
 
 // Notify receives what the server says besides results: notices and changed
