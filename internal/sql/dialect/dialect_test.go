@@ -196,7 +196,9 @@ func TestKinds(t *testing.T) {
 }
 
 func TestItems(t *testing.T) {
-	resolve := func(_, c string) Type { return map[string]Type{"i": {Int8, -1}, "f": {Float8, -1}, "n": {Numeric, -1}}[c] }
+	resolve := func(_, c string) Type {
+		return map[string]Type{"i": {Int8, -1}, "f": {Float8, -1}, "n": {Numeric, -1}}[c]
+	}
 	for _, x := range []struct{ in, want string }{
 		{"select count(*), sum(i), sum(f), avg(i), max(i), 1, 'a', 1.5, null from t", "count:20 sum:20 sum:701 avg:701 max:20 ?column?:23 ?column?:25 ?column?:1700 ?column?:0"},
 		{"select i, t.i x, i as y, i+1, i/2, f*2, i||'a', i=1, not i, i is null", ":20 :20 :20 ?column?:20 ?column?:20 ?column?:701 ?column?:25 ?column?:16 ?column?:16 ?column?:16"},
