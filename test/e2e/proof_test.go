@@ -14,5 +14,6 @@ func TestProof(t *testing.T) {
 	sys := up(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true})
 	t.Run("sqllogictest", func(t *testing.T) { sqlLogic(t, sys) })
 	t.Run("differential", func(t *testing.T) { sqlDifferential(t, sys) })
+	t.Run("isolation", func(t *testing.T) { isolation(t, sys) })
 	noPanics(t, sys)
 }
