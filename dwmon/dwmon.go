@@ -32,7 +32,9 @@ type (
 	Message   = monitor.Message
 	Choice    = monitor.Choice
 	Report    = monitor.Report
-	Condition = cond.Cond
+	// Explanation says why one thing does or does not happen, by Monitor.Explain.
+	Explanation = monitor.Explanation
+	Condition   = cond.Cond
 
 	Snapshot         = monitor.Snapshot
 	GroupSnapshot    = monitor.GroupSnapshot

@@ -129,6 +129,7 @@ func TestTools(t *testing.T) {
 			{"logout", 0, "done"},
 			{"show arch send info " + two, 0, "VALID"},
 			{"show apply stat " + two, 0, two},
+			{"explain", 0, "nothing to explain"}, {"explain " + two, 0, "it takes over by itself: no"},
 			{"check open " + one + "; check recover " + two, 0, "ok"},
 			{"choose switchover", 0, two + " can be switched to primary"},
 			{"choose takeover", 3, two + ": no"}, {"choose takeover force; show version", 3, two + ": no"},

@@ -106,6 +106,9 @@ func commandTable() []command {
 			r, err := c.M.CheckRecover(a.group, a.db)
 			return c.checked("check recover "+a.db, r, err)
 		}},
+		{"explain", argOptDB, optDB, "why nothing happens; of a database, everything that may happen to it", func(c *Console, _ ctxT, a args) error {
+			return c.explain(a)
+		}},
 		{"check open", argDB, db, "conditions of an automatic open", func(c *Console, _ ctxT, a args) error {
 			r, err := c.M.CheckOpen(a.group, a.db)
 			return c.checked("check open "+a.db, r, err)

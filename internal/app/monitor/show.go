@@ -339,6 +339,33 @@ func (c *Console) choices(what string, l []dwmon.Choice, err error) error {
 	return none
 }
 
+// explain prints what may happen, condition by condition.
+func (c *Console) explain(a args) error {
+	l, err := c.M.Explain(a.group, a.db)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		c.json(l)
+		return nil
+	}
+	if len(l) == 0 {
+		fmt.Fprintln(c.Out, "there is nothing to explain: every database is Open, every archive Valid")
+	}
+	for _, x := range l {
+		answer := "no"
+		if x.OK {
+			answer = "yes"
+		}
+		fmt.Fprintf(c.Out, "%s: %s: %s\n", x.Inst, x.What, answer)
+		c.conds(x.Conds)
+		for _, t := range x.Lines {
+			fmt.Fprintf(c.Out, "  -    %s\n", t)
+		}
+	}
+	return nil
+}
+
 func (c *Console) report(r dwmon.Report) {
 	if c.JSON {
 		c.json(r)
