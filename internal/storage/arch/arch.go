@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"datawatch/internal/base"
@@ -86,12 +87,13 @@ type Archive struct {
 	fs  vfs.FS
 	cfg Config
 
+	hold atomic.Uint64 // GSEQ: files with this package or later ones stay; 0: none must
+
 	mu     sync.Mutex
 	closed bool
 	files  []*file // by GSEQ; only the last may be open for writing
 	size   int64   // bytes of all files, as far as packages go
 	end    base.Position
-	hold   base.Seq // files with this package or later ones stay; 0: none must
 
 	// The file being written; nil when the next Append makes one.
 	cur     vfs.File

@@ -377,6 +377,37 @@ func TestSpaceLimit(t *testing.T) {
 	}
 }
 
+// TestHold: what is held stays, whatever would delete it, until it is let go.
+func TestHold(t *testing.T) {
+	fsys, cfg := vfs.NewMem(), config()
+	cfg.SpaceLimit, cfg.ReserveTime = 60000, time.Hour
+	ck := &testClock{now: time.Unix(1000, 0)}
+	cfg.Clock = ck
+	a := open(t, fsys, cfg)
+	m := newMaker(1)
+	fill(t, a, m, 30, 700)
+	held := fill(t, a, m, 1, 700)[0].GSEQ
+	a.Hold(held)
+	fill(t, a, m, 200, 700)
+	ck.now = ck.now.Add(24 * time.Hour)
+	for what, del := range map[string]func() (int, error){
+		"age":  a.DeleteExpired,
+		"time": func() (int, error) { return a.DeleteBeforeTime(ck.now) },
+		"LSN":  func() (int, error) { return a.DeleteBeforeLSN(m.pos.LSN) },
+	} {
+		if _, err := del(); err != nil || !a.Has(held) {
+			t.Fatalf("deleted by %s: the archive begins with %d, %d was held; %v", what, a.First(), held, err)
+		}
+	}
+	if a.First() < held-20 {
+		t.Fatalf("the archive begins with %d, only %d was held", a.First(), held)
+	}
+	a.Hold(0)
+	if _, err := a.DeleteBeforeLSN(m.pos.LSN); err != nil || a.Has(held) {
+		t.Fatalf("still there: %d, %v", a.First(), err)
+	}
+}
+
 func TestReserveTimeAndDeletion(t *testing.T) {
 	fsys, cfg := vfs.NewMem(), config()
 	cfg.ReserveTime = time.Hour

@@ -11,16 +11,13 @@ import (
 
 // Hold keeps the files with package seq and later ones, whatever SpaceLimit,
 // ReserveTime and commands say, until the next call; 0: nothing is held. Recovery
-// needs the beginning of a large transaction that is under way.
-func (a *Archive) Hold(seq base.Seq) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.hold = seq
-}
+// needs the beginning of a large transaction that is under way. It does not wait.
+func (a *Archive) Hold(seq base.Seq) { a.hold.Store(uint64(seq)) }
 
 // free reports whether the oldest file may be deleted.
 func (a *Archive) free() bool {
-	return len(a.files) > 1 && (a.hold == 0 || a.files[0].h.last < a.hold)
+	hold := base.Seq(a.hold.Load())
+	return len(a.files) > 1 && (hold == 0 || a.files[0].h.last < hold)
 }
 
 // makeRoom deletes the oldest files until size more bytes fit SpaceLimit. The

@@ -19,6 +19,7 @@ import (
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/storage/page"
 	"datawatch/internal/storage/pagestore"
+	"datawatch/internal/storage/redo"
 	"datawatch/internal/vfs"
 )
 
@@ -238,6 +239,100 @@ func TestRecoverWithArchive(t *testing.T) {
 	c := open(t, fsys, "/c", false, false)
 	if c.Positions().File != m.Position || get(t, c, 2) != 100 {
 		t.Errorf("the refusal changed the database: %v", c.Positions().File)
+	}
+}
+
+// TestRecoverIntoLarge: an archive that ends in the middle of a large transaction
+// brings a database to where that begins, and a longer one from there to its end.
+func TestRecoverIntoLarge(t *testing.T) {
+	fsys, e, _ := primary(t, true)
+	pmnt, magic := e.Control().PmntMagic, e.Control().DBMagic
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(fsys, "/a", true)
+	cfg.PartBytes, cfg.MaxPackage = 100, 300
+	e, err := engine.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Abort()
+	if err := e.OpenDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, e, 3, 500)
+	start := e.Positions().File
+	put(t, e, 60, 600) // pages up to it are new: no part
+	first := e.Positions().File
+	s := e.Store()
+	h := s.NewHandle(false)
+	if err := errors.Join(s.LockWrite(t.Context(), h), h.Lock(pagestore.LockExclusive)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, ps)
+	for p := range int64(20) {
+		for i := range 200 {
+			b[i] = byte(p) + byte(i)
+		}
+		if _, err := h.WriteAt(b, (p+2)*ps); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	h.CommitPhaseTwo()
+	if err := h.Unlock(pagestore.LockNone); err != nil {
+		t.Fatal(err)
+	}
+	s.UnlockWrite(h)
+	if err := e.WaitHardened(t.Context(), h.LastCommit()); err != nil {
+		t.Fatal(err)
+	}
+	end, want := e.Positions().File, get(t, e, 22)
+	var pkgs []*redo.Package
+	if err := e.Archive().Read(t.Context(), 1, func(p *redo.Package) error { pkgs = append(pkgs, p); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if end.Seq < first.Seq+5 || first.LSN != start.LSN+1 {
+		t.Fatalf("from %v to %v: not a transaction of several packages", first, end)
+	}
+	for i, seq := range []base.Seq{first.Seq + 1, first.Seq + 3, end.Seq - 1} {
+		dir, tg := fmt.Sprintf("/x%d", i), target(fmt.Sprintf("/r%d", i))
+		a, err := arch.Open(fsys, arch.Config{Dir: dir, Name: "A", FileSize: 1 << 20, PmntMagic: pmnt, DBMagic: magic})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pkgs[:seq] {
+			if err := a.Append(p, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Restore(t.Context(), fsys, "/set", tg, time.Now(), nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			dir string
+			pos base.Position
+		}{{dir, first}, {dir, first}, {"/a/arch", end}} {
+			if pos, err := RecoverWithArchive(t.Context(), fsys, c.dir, tg, clock.Real{}); err != nil || pos != c.pos {
+				t.Fatalf("archive %s up to package %d: at %v, want %v: %v", c.dir, seq, pos, c.pos, err)
+			}
+		}
+		if _, err := UpdateMagic(t.Context(), fsys, tg); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, fsys, tg.Dir, false, false)
+		if r.Positions().File != end || get(t, r, 22) != want || get(t, r, 60) != 600 {
+			t.Fatalf("at %v, page 22 has %x, want %x", r.Positions().File, get(t, r, 22), want)
+		}
+		r.Abort()
 	}
 }
 

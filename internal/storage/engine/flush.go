@@ -188,7 +188,7 @@ func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
 func (e *Engine) setHardened(p *redo.Package, first base.LSN) {
 	pos := p.Pos()
 	e.mu.Lock()
-	e.store.SetHardened(pos.LSN)
+	more := e.store.Harden(pos.LSN)
 	e.hard, e.hardLSEQ = pos, p.LSEQ
 	if first != e.chain.first {
 		e.chain = e.chain.after(p, first)
@@ -204,6 +204,9 @@ func (e *Engine) setHardened(p *redo.Package, first base.LSN) {
 	e.hardAt.Store(e.cfg.Clock.Now().UnixNano())
 	if opened {
 		e.notify()
+	}
+	if more { // after a large transaction: the checkpointer has time for it
+		kick(e.kickC)
 	}
 }
 
@@ -305,6 +308,8 @@ func (e *Engine) checkpointer() {
 			return
 		case <-t.C:
 		case <-e.kickC:
+		}
+		for e.store.Settle() {
 		}
 		switch err := e.Checkpoint(e.ctx); {
 		case err == nil || e.ctx.Err() != nil:

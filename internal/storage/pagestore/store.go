@@ -211,12 +211,22 @@ func (s *Store) Pages() uint32 {
 // package: after Apply, nothing below the newest applied LSN may be named. Lower
 // LSNs than the current one are ignored.
 func (s *Store) SetHardened(lsn base.LSN) {
-	const chunk = 1024 // versions settled without letting readers in
+	for more := s.Harden(lsn); more; more = s.Settle() {
+	}
+}
+
+// settleChunk versions are settled without letting readers in.
+const settleChunk = 1024
+
+// Harden is SetHardened for callers that others wait for: when it returns true,
+// versions are left that nobody needs any more, many of them after a large
+// transaction, and Settle is to be called until it returns false.
+func (s *Store) Harden(lsn base.LSN) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lsn = min(lsn, s.newest.lsn)
 	if lsn <= s.hard.lsn {
-		return
+		return false
 	}
 	n := 0
 	for n < len(s.sizes) && s.sizes[n].lsn <= lsn {
@@ -225,27 +235,34 @@ func (s *Store) SetHardened(lsn base.LSN) {
 	}
 	s.sizes = slices.Delete(s.sizes, 0, n)
 	s.hard.lsn = lsn
-	n = 0
-	for i := 0; n < len(s.dead) && s.dead[n].until <= lsn; i++ {
-		d := s.dead[n]
-		n++
-		s.settle(d)
-		if i%chunk == chunk-1 {
-			s.dropDead(n)
-			n = 0
-			s.mu.Unlock()
-			s.mu.Lock()
-		}
-	}
-	s.dropDead(n)
+	return s.settleSome()
 }
 
-func (s *Store) dropDead(n int) {
-	if n == len(s.dead) && cap(s.dead) > 1<<16 {
-		s.dead = nil
-		return
+// Settle frees some of the versions that Harden left and reports whether there
+// are more.
+func (s *Store) Settle() (more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settleSome()
+}
+
+// settleSome settles up to settleChunk versions replaced at or below the
+// hardened LSN. Under mu.
+func (s *Store) settleSome() (more bool) {
+	n := 0
+	for n < len(s.dead) && n < settleChunk && s.dead[n].until <= s.hard.lsn {
+		s.settle(s.dead[n])
+		n++
 	}
-	s.dead = slices.Delete(s.dead, 0, n)
+	switch {
+	case n == len(s.dead) && cap(s.dead) > 1<<16:
+		s.dead = nil
+	case n == settleChunk && n < len(s.dead): // without moving a long rest
+		s.dead = s.dead[n:]
+	default:
+		s.dead = slices.Delete(s.dead, 0, n)
+	}
+	return n == settleChunk && len(s.dead) > 0 && s.dead[0].until <= s.hard.lsn
 }
 
 // advance makes st the newest state. Under mu.
