@@ -108,6 +108,9 @@ func up(t *testing.T, o dw.Options) *dw.System {
 	if o.Dir == "" {
 		o.Dir = filepath.Join(t.TempDir(), "run")
 	}
+	if o.TLS == "" {
+		o.TLS = os.Getenv("DW_TLS")
+	}
 	if o.Port == 0 {
 		o.Port = freePort(t, o.Standbys+1)
 	}

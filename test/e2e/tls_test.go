@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"datawatch/internal/app/dw"
 	"datawatch/internal/certs"
 	"datawatch/internal/secure"
@@ -169,7 +171,7 @@ func attack(t *testing.T, sys *dw.System) {
 			return strings.Contains(string(b), `msg="connection refused"`) && strings.Contains(string(b), "port="+port.name)
 		})
 	}
-	if _, err := dw.Connect(t.Context(), d.Port); err == nil || !strings.Contains(err.Error(), "must be encrypted") {
+	if _, err := pgconn.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=SYSDBA password=SYSDBA dbname=DAMENG sslmode=disable", d.Port)); err == nil || !strings.Contains(err.Error(), "must be encrypted") {
 		t.Errorf("SQL in plain text: %v", err)
 	}
 	psql, err := exec.LookPath("psql")

@@ -97,10 +97,10 @@ func (s *System) Connect(ctx context.Context, port int) (*pgconn.PgConn, error) 
 	return login(ctx, port, s.SQLOptions())
 }
 
-// Connect connects in plain text to the database on a local port as its
-// administrator with the initial password.
+// Connect connects to the database on a local port as its administrator with
+// the initial password, under TLS when it offers that.
 func Connect(ctx context.Context, port int) (*pgconn.PgConn, error) {
-	return login(ctx, port, "sslmode=disable")
+	return login(ctx, port, "sslmode=prefer")
 }
 
 func login(ctx context.Context, port int, options string) (*pgconn.PgConn, error) {
