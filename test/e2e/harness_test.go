@@ -148,7 +148,8 @@ func (w testWriter) Write(b []byte) (int, error) {
 
 func printLogs(t *testing.T, dir string) {
 	logs, _ := filepath.Glob(filepath.Join(dir, "log", "*.log"))
-	for _, l := range logs {
+	own, _ := filepath.Glob(filepath.Join(dir, "*", "DAMENG", "log", "dm_*.log"))
+	for _, l := range append(logs, own...) {
 		b, err := os.ReadFile(l)
 		if err != nil {
 			continue
@@ -173,11 +174,7 @@ func timeline(sys *dw.System, from, to time.Time) string {
 	}
 	var all []line
 	for _, n := range sys.Names() {
-		b, err := os.ReadFile(filepath.Join(sys.Dir, "log", n+".log"))
-		if err != nil {
-			continue
-		}
-		for _, l := range strings.Split(string(b), "\n") {
+		for _, l := range logLines(sys, n) {
 			stamp, rest, _ := strings.Cut(strings.TrimPrefix(l, "time="), " ")
 			at, err := time.Parse(time.RFC3339Nano, stamp)
 			if err == nil && at.After(from) && at.Before(to) {
@@ -191,6 +188,28 @@ func timeline(sys *dw.System, from, to time.Time) string {
 		sb.WriteString(l.text + "\n")
 	}
 	return sb.String()
+}
+
+// logLines are the lines a process wrote: to its output, which dw keeps, and,
+// a database that has started, to its own log file.
+func logLines(sys *dw.System, name string) []string {
+	files := []string{filepath.Join(sys.Dir, "log", name+".log")}
+	own, _ := filepath.Glob(filepath.Join(sys.Dir, name, "DAMENG", "log", "dm_*.log"))
+	var out []string
+	seen := map[string]bool{}
+	for _, f := range append(files, own...) {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for _, l := range strings.Split(string(b), "\n") {
+			if !seen[l] {
+				seen[l] = true
+				out = append(out, l)
+			}
+		}
+	}
+	return out
 }
 
 // envInt reads a number from the environment.

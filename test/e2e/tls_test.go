@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,13 +163,9 @@ func attack(t *testing.T, sys *dw.System) {
 			t.Errorf("%s: %v", port.name, err)
 		}
 		waitFor(t, port.name+": a line in its log", 5*time.Second, func() bool {
-			b, _ := os.ReadFile(filepath.Join(sys.Dir, "log", port.log+".log"))
-			own, _ := filepath.Glob(filepath.Join(sys.Dir, port.log, "DAMENG", "log", "dm_*.log"))
-			for _, f := range own { // a server's own log, once it runs
-				more, _ := os.ReadFile(f)
-				b = append(b, more...)
-			}
-			return strings.Contains(string(b), `msg="connection refused"`) && strings.Contains(string(b), "port="+port.name)
+			return slices.ContainsFunc(logLines(sys, port.log), func(l string) bool {
+				return strings.Contains(l, `msg="connection refused"`) && strings.Contains(l, "port="+port.name)
+			})
 		})
 	}
 	if _, err := pgconn.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=SYSDBA password=SYSDBA dbname=DAMENG sslmode=disable", d.Port)); err == nil || !strings.Contains(err.Error(), "must be encrypted") {
