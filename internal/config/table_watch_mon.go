@@ -32,7 +32,7 @@ var watcherParams = []Param{
 		Doc: "How: a program path without blanks, to which the path of dm.ini and 'mount' are added, or 'service NAME restart'."},
 	{Section: "[GROUP_NAME]", Name: "INST_RECOVER_TIME", Kind: KindInt, Max: 86400, Default: "60", Unit: "s", Dynamic: true, Effective: true, Manual: "5.4, 3.1.9",
 		Doc: "Interval at which the primary's watcher looks for standbys to bring back. Below 3 acts as 3; after start, switchover, takeover and open force it is 3 until the group is whole."},
-	{Section: "[GROUP_NAME]", Name: "INST_SERVICE_IP_CHECK", Kind: KindBool, Default: "0", Dynamic: true, Manual: "5.4",
+	{Section: "[GROUP_NAME]", Name: "INST_SERVICE_IP_CHECK", Kind: KindBool, Default: "0", Dynamic: true, Effective: true, Manual: "5.4",
 		Doc: "Whether the watcher tests the public network of an Open primary and stops the primary when it is gone."},
 	{Section: "[GROUP_NAME]", Name: "RLOG_SEND_THRESHOLD", Kind: KindInt, Max: 86400, Default: "0", Unit: "s", Dynamic: true, Effective: true, Manual: "5.4",
 		Doc: "Average time of the last sends to a standby above which its archive is made invalid. 0: off."},

@@ -157,7 +157,7 @@ func Convert(path string, g config.WatcherGroup, in *config.Instance) (guard.Con
 	if self.DWPort != 0 {
 		info.Watchers = append(info.Watchers, net.JoinHostPort(host, strconv.Itoa(self.DWPort)))
 	}
-	c := guard.Config{InstAddr: net.JoinHostPort(host, strconv.Itoa(in.DWPort)), Listen: net.JoinHostPort(host, strconv.Itoa(self.DWPort)),
+	c := guard.Config{ServiceHost: self.InstHost, InstAddr: net.JoinHostPort(host, strconv.Itoa(in.DWPort)), Listen: net.JoinHostPort(host, strconv.Itoa(self.DWPort)),
 		CtlPath: filepath.Join(in.DM.SystemPath, "dmwatcher.ctl"), InstLog: filepath.Join(in.DM.SystemPath, "log", name+"_start.log"),
 		Version: buildVersion()}
 	if in.Arch != nil && in.MAL != nil {

@@ -29,6 +29,7 @@ const (
 	EvMonStatus
 	EvConfirmReply
 	EvCtlSaved
+	EvService
 	EvBegin
 	EvStep
 	EvEnd
@@ -51,7 +52,7 @@ const (
 
 var eventNames = [numEvents]string{"tick", "instance connected", "instance link lost", "instance status", "instance reply",
 	"instance process gone", "process started", "watcher connected", "watcher link lost", "watcher status", "watcher reply",
-	"monitor connected", "monitor left", "monitor heartbeat", "confirm reply", "control file written",
+	"monitor connected", "monitor left", "monitor heartbeat", "confirm reply", "control file written", "public network",
 	"begin", "step", "end", "login", "startup_dw", "stop_dw", "startup_inst", "stop_inst", "kill_inst", "set_para",
 	"recover_time", "takeover_grant", "exit_old", "drop_keep", "drop_claim", "noop", "unknown command"}
 
@@ -106,6 +107,9 @@ type (
 		Reply proto.ConfirmReply
 		Err   string
 	}
+	// Service says whether the address by which clients reach the instance can
+	// be used on this machine; Why is empty when it can.
+	Service struct{ Why string }
 	// CtlSaved answers WriteCtl.
 	CtlSaved struct{ Err string }
 	// Command is an order of a monitor (MonID) or of another watcher (From is
@@ -137,6 +141,7 @@ func (MonDown) kind() EventKind      { return EvMonDown }
 func (MonStatus) kind() EventKind    { return EvMonStatus }
 func (ConfirmReply) kind() EventKind { return EvConfirmReply }
 func (CtlSaved) kind() EventKind     { return EvCtlSaved }
+func (Service) kind() EventKind      { return EvService }
 
 var cmdEvents = map[string]EventKind{proto.DWCmdBegin: EvBegin, proto.DWCmdStep: EvStep, proto.DWCmdEnd: EvEnd,
 	proto.DWCmdLogin: EvLogin, proto.DWCmdStartDW: EvStartDW, proto.DWCmdStopDW: EvStopDW, proto.DWCmdStartInst: EvStartInst,

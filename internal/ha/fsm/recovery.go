@@ -53,7 +53,7 @@ func (x *m) decideOpen() {
 	case in.Status == base.StatusSuspend:
 		x.decideSuspended()
 		return
-	case in.Status != base.StatusOpen:
+	case in.Status != base.StatusOpen, x.unserved():
 		return
 	}
 	if len(x.rec) > 0 {

@@ -96,3 +96,47 @@ func TestSlowStandby(t *testing.T) {
 		w.durable()
 	})
 }
+
+// TestPublicNetworkDown: INST_SERVICE_IP_CHECK ends an Open primary that clients
+// cannot reach, once in an outage; a standby takes over, and without one the
+// primary comes back and stays (manual 5.4, 6.10).
+func TestPublicNetworkDown(t *testing.T) {
+	for _, standby := range []bool{true, false} {
+		cfg := auto()
+		cfg.ServiceCheck = true
+		w := newWorld(t, 8, 2, cfg)
+		w.startAll()
+		w.settle(time.Minute)
+		w.run(3 * time.Second)
+		inc := w.dbs["B"].inc
+		w.ev("B", fsm.Service{Why: "no card"}) // a standby's clients are elsewhere
+		if !standby {
+			w.dbs["A"].arch["B"].state, w.dbs["B"].claim, w.dbs["B"].hung = base.ArchInvalid, "", true
+			w.ws["A"].st.Cfg.RecoverTime = 1000
+		}
+		w.run(10 * time.Second)
+		if standby && w.dbs["B"].inc != inc {
+			t.Fatal("the standby was ended")
+		}
+		w.ev("B", fsm.Service{})
+		if w.primary() != "A" {
+			t.Fatalf("primary %q", w.primary())
+		}
+		inc = w.dbs["A"].inc
+		w.ev("A", fsm.Service{Why: "no card"})
+		w.run(4 * time.Second)
+		if w.dbs["A"].inc != inc {
+			t.Fatal("ended before INST_ERROR_TIME")
+		}
+		w.run(time.Minute)
+		if w.dbs["A"].inc != inc+1 {
+			t.Fatalf("started %d times", w.dbs["A"].inc-inc)
+		}
+		if want := map[bool]string{true: "B", false: "A"}[standby]; w.primary() != want {
+			t.Fatalf("standby %v: primary %q", standby, w.primary())
+		}
+		w.dbs["B"].hung = false
+		w.settle(2 * time.Minute)
+		w.durable()
+	}
+}

@@ -256,6 +256,10 @@ type State struct {
 	suspSince    time.Time
 	openedAt     time.Time
 
+	svcWhy   string    // why clients cannot reach the instance
+	svcSince time.Time // since when
+	svcDone  bool      // this outage has ended the primary once
+
 	notBefore time.Time // no new sequence of orders earlier, after a failed one
 
 	startAt   time.Time // earliest next start of the process

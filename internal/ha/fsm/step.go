@@ -212,6 +212,7 @@ func init() {
 		EvMonStatus:    func(x *m, e Event) { x.monStatus(e.(MonStatus).ID) },
 		EvConfirmReply: func(x *m, e Event) { x.confirmed(e.(ConfirmReply)) },
 		EvCtlSaved:     func(x *m, e Event) { x.ctlSaved(e.(CtlSaved)) },
+		EvService:      func(x *m, e Event) { x.service(e.(Service).Why) },
 		EvBegin:        cmd((*m).begin),
 		EvStep:         cmd((*m).step),
 		EvEnd:          cmd((*m).end),

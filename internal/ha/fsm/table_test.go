@@ -18,7 +18,7 @@ func every() map[EventKind]Event {
 	out := map[EventKind]Event{EvTick: Tick{}, EvInstUp: InstUp{}, EvInstDown: InstDown{}, EvInstStatus: InstStatus{}, EvInstReply: InstReply{},
 		EvInstGone: InstGone{}, EvStarted: Started{}, EvRemoteUp: RemoteUp{"B"}, EvRemoteDown: RemoteDown{"B"}, EvRemoteStatus: RemoteStatus{Inst: "B"},
 		EvRemoteReply: RemoteReply{}, EvMonUp: MonUp{ID: "m"}, EvMonDown: MonDown{"m"}, EvMonStatus: MonStatus{"m"}, EvConfirmReply: ConfirmReply{},
-		EvCtlSaved: CtlSaved{}, EvUnknownCmd: Command{To: Reply{1, 1}, Cmd: proto.WatcherCommand{Cmd: "?"}}}
+		EvCtlSaved: CtlSaved{}, EvService: Service{"down"}, EvUnknownCmd: Command{To: Reply{1, 1}, Cmd: proto.WatcherCommand{Cmd: "?"}}}
 	for c, k := range cmdEvents {
 		out[k] = Command{To: Reply{1, 1}, Cmd: proto.WatcherCommand{Cmd: c, ID: "1"}}
 	}

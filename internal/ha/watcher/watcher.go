@@ -54,18 +54,24 @@ type Config struct {
 	InstAddr string // MAL_HOST:MAL_INST_DW_PORT of the own instance
 	Listen   string // MAL_HOST:MAL_DW_PORT
 	Peers    []Peer
-	CtlPath  string // dmwatcher.ctl in SYSTEM_PATH
-	InstLog  string // file that takes the output of a started instance
-	Version  string // build, display only
+	// ServiceHost is the address by which clients reach the instance
+	// (MAL_INST_HOST); "" is not watched.
+	ServiceHost string
+	CtlPath     string // dmwatcher.ctl in SYSTEM_PATH
+	InstLog     string // file that takes the output of a started instance
+	Version     string // build, display only
 }
 
 // Deps are the things of the world a guard uses; nil fields take the real one.
 type Deps struct {
-	Clock    clock.Clock
-	Dial     func(ctx context.Context, addr string) (net.Conn, error)
-	Listen   func(addr string) (net.Listener, error)
-	Secure   *secure.Endpoint // links that only programs of the group can open; nil: plain
-	Procs    Processes
+	Clock  clock.Clock
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Listen func(addr string) (net.Listener, error)
+	Secure *secure.Endpoint // links that only programs of the group can open; nil: plain
+	Procs  Processes
+	// Unserved tells why clients cannot reach an address of this machine, ""
+	// when they can or that is not known.
+	Unserved func(ctx context.Context, host string) string
 	SavePara func(group, name, value string) error // dmwatcher.ini
 	Log      *slog.Logger
 }
@@ -121,6 +127,9 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	}
 	if deps.Listen == nil {
 		deps.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+	if deps.Unserved == nil {
+		deps.Unserved = unserved
 	}
 	if deps.Procs == nil {
 		deps.Procs = OSProcesses{}
@@ -200,6 +209,9 @@ func (g *Guard) Run(ctx context.Context) error {
 		if g.dials(p.Inst) {
 			g.spawn(func() { g.dialLoop(p.Inst, p.Addr) })
 		}
+	}
+	if g.cfg.ServiceHost != "" {
+		g.spawn(g.watchService)
 	}
 	g.deps.Log.Info("watcher runs", "listen", g.ln.Addr().String(), "instance", g.cfg.InstAddr, "pid", os.Getpid())
 	tick := g.deps.Clock.NewTicker(tickEvery)

@@ -1,0 +1,37 @@
+package fsm
+
+// service notes whether clients can reach the instance (INST_SERVICE_IP_CHECK,
+// manual 5.4).
+func (x *m) service(why string) {
+	if why == x.svcWhy {
+		return
+	}
+	if x.svcWhy == "" {
+		x.svcSince = x.now
+	}
+	x.svcWhy = why
+	if why == "" {
+		x.svcDone = false
+		x.log("public network is back")
+		return
+	}
+	x.log("public network is down", "why", why)
+}
+
+// unserved ends an Open primary that clients have not reached for
+// INST_ERROR_TIME, so that a standby can take over. It does so once in each
+// outage: a primary that comes back, because no standby could, stays.
+//
+// G1, G3: to everybody else this is a crash of the instance.
+func (x *m) unserved() bool {
+	if !x.Cfg.ServiceCheck || x.svcWhy == "" || x.svcDone {
+		return false
+	}
+	if left := x.Cfg.InstErrorTime - x.now.Sub(x.svcSince); left > 0 {
+		x.why("the public network is down (%s): the primary is shut down in %s", x.svcWhy, left.Truncate(1e9))
+		return false
+	}
+	x.svcDone = true
+	x.exit("INST_SERVICE_IP_CHECK: " + x.svcWhy)
+	return true
+}
