@@ -71,7 +71,9 @@ type DM struct {
 	PasswordLockTime    time.Duration `ini:"PASSWORD_LOCK_TIME"`
 	SSLCert             string        `ini:"SSL_CERT"` // "" TLS is off
 	SSLKey              string        `ini:"SSL_KEY"`
-	SSLRequire          string        `ini:"SSL_REQUIRE"` // REMOTE, ALL or NONE
+	SSLRequire          string        `ini:"SSL_REQUIRE"`      // REMOTE, ALL or NONE
+	StmtMemLimit        int64         `ini:"STMT_MEM_LIMIT"`   // MB
+	TempSpaceLimit      int64         `ini:"TEMP_SPACE_LIMIT"` // MB, 0 no limit
 }
 
 // ParseDM reads dm.ini; name is its path.

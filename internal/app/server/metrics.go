@@ -77,6 +77,7 @@ var Metrics = []admin.Metric{
 	{Name: "dw_snapshots", Type: "gauge", Help: "Snapshots that are read from now."},
 	{Name: "dw_oldest_snapshot_lag_lsn", Type: "gauge", Help: "How many LSNs the oldest snapshot is behind; what changed since stays in memory."},
 	{Name: "dw_sql_connections", Type: "gauge", Help: "Connections of the SQL engine, each with memory of its own."},
+	{Name: "dw_temp_bytes", Type: "gauge", Labels: "where", Help: "Temporary files of sorts, temporary tables and journals: memory, disk (limit: TEMP_SPACE_LIMIT)."},
 	{Name: "dw_check_running", Type: "gauge", Help: "1 while CHECK DATABASE runs."},
 	{Name: "dw_check_problems", Type: "gauge", Help: "Problems that the last CHECK DATABASE since the start found; more than 0 is damage."},
 	{Name: "dw_check_end_timestamp_seconds", Type: "gauge", Help: "When it ended."},
@@ -212,6 +213,8 @@ func (s *Server) collectSessions(e admin.Emit) {
 	e.Value("dw_out_of_memory_total", float64(st.OutOfMemory))
 	e.Bool("dw_write_lock_held", st.WriterHeld)
 	e.Value("dw_sql_connections", float64(st.Connections))
+	e.Value("dw_temp_bytes", float64(st.TempMemory), "memory")
+	e.Value("dw_temp_bytes", float64(st.TempDisk), "disk")
 	var oldest, writer time.Duration
 	for _, t := range s.sess.Transactions() {
 		age := time.Since(t.Start)

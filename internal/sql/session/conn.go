@@ -43,6 +43,7 @@ const (
 type conn struct {
 	b          *Backend
 	kind       connKind
+	limit      int64 // bytes of its SQLite heap, 0 none
 	db         *sqlite3.Conn
 	file       *sqlitevfs.File
 	h          Handle
@@ -150,6 +151,10 @@ func (c *conn) setUp(cacheKB int) error {
 // use gives the connection to a session.
 func (c *conn) use(s *Session) {
 	c.sess.Store(s)
+	if l := c.b.limits.Load().Memory; l != c.limit {
+		c.db.HardHeapLimit(l)
+		c.limit = l
+	}
 	c.interruptBy(s.ctx)
 }
 
@@ -178,9 +183,9 @@ func (c *conn) close() error {
 		open = append(open, st)
 	}
 	for _, st := range open {
-		st.Close()
+		_ = guard(st.Close)
 	}
-	return c.db.Close()
+	return guard(c.db.Close)
 }
 
 // prepare returns the statement from the cache or prepares it. It belongs to
@@ -357,10 +362,11 @@ func (c *conn) evict() {
 // done resets the statement and gives it back to the cache. The error is that
 // of the statement's last step.
 func (c *conn) done(cs *cstmt) error {
-	err := cs.s.Reset()
+	// Both repeat the statement's error; out of memory comes as a panic.
+	err := guard(cs.s.Reset)
 	cs.busy = false
 	if !cs.cached {
-		cs.s.Close()
+		_ = guard(cs.s.Close)
 	}
 	return err
 }
@@ -503,9 +509,11 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
+// panicked is the error of a panic of the binding when memory is exhausted.
 func panicked(r any) error {
 	if e, ok := r.(error); ok && strings.Contains(e.Error(), "out of memory") {
-		return &sqlapi.Error{Code: "53200", Message: "out of memory", Detail: "The statement needs more memory than one connection may use."}
+		return &sqlapi.Error{Code: "53200", Message: "out of memory", Detail: "The statement needs more memory than one connection may use.",
+			Hint: "STMT_MEM_LIMIT of dm.ini is the limit."}
 	}
 	panic(r)
 }

@@ -12,6 +12,7 @@ import (
 
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/sqlitevfs"
 	"datawatch/internal/storage/engine"
 )
 
@@ -143,7 +144,12 @@ func (s *Session) mapError(err error, st *Stmt) error {
 	}
 	msg := message(err)
 	var x sqlite3.ExtendedErrorCode
-	if !errors.As(err, &x) {
+	coded := errors.As(err, &x)
+	if coded && x == sqlitevfs.TempLimit {
+		return &sqlapi.Error{Code: "53400", Message: "temporary files are larger than TEMP_SPACE_LIMIT allows",
+			Hint: "TEMP_SPACE_LIMIT of dm.ini is the limit for all sessions together."}
+	}
+	if !coded {
 		if errors.Is(err, errPoolClosed) {
 			return &sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: err.Error()}
 		}

@@ -17,7 +17,8 @@ type Limits struct {
 	IdleInWrite time.Duration // idle with the write lock held: 25P03
 	Idle        time.Duration // idle outside of a transaction: 57P05
 
-	Memory int64 // bytes a statement may take on its connection: 53200
+	Memory    int64 // bytes a statement may take on its connection, and rows kept for it: 53200
+	TempSpace int64 // bytes of temporary files of all sessions: 53400
 
 	Slow       time.Duration // statements that take longer are logged
 	SlowParams bool          // with their parameters, shortened
@@ -34,6 +35,7 @@ func (b *Backend) SetLimits(l Limits) {
 	}
 	b.mu.Unlock()
 	b.limits.Store(&l)
+	b.files.SetLimit(l.TempSpace)
 	for _, s := range b.list() {
 		if !s.mu.TryLock() {
 			continue // it works, and looks at the limits when it is done

@@ -363,9 +363,11 @@ func (cur *cursor) next() (bool, error) {
 
 // materialise reads the rest into memory and lets the connection go.
 func (cur *cursor) materialise() error {
-	var rows []valueRow
+	kept := cur.s.b.keep()
 	if cur.primed {
-		rows = append(rows, copyRow(cur.cs.s, cur.cs.ncols))
+		if err := kept.add(copyRow(cur.cs.s, cur.cs.ncols)); err != nil {
+			return err
+		}
 		cur.primed = false
 	}
 	for {
@@ -376,10 +378,12 @@ func (cur *cursor) materialise() error {
 		if !more {
 			break
 		}
-		rows = append(rows, copyRow(cur.cs.s, cur.cs.ncols))
+		if err := kept.add(copyRow(cur.cs.s, cur.cs.ncols)); err != nil {
+			return err
+		}
 	}
 	err := cur.close()
-	cur.rows = rows
+	cur.rows = kept.rows
 	return err
 }
 
@@ -552,6 +556,7 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	if !st.p.Rows {
 		before = c.db.TotalChanges()
 	}
+	kept := s.b.keep()
 	for {
 		var more bool
 		if more, err = c.step(cs); err != nil || !more {
@@ -561,8 +566,12 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 			c.forget(cs)
 			return nil, 0, planChanged()
 		}
-		rows = append(rows, copyRow(cs.s, cs.ncols))
+		if err := kept.add(copyRow(cs.s, cs.ncols)); err != nil {
+			c.undo(cs)
+			return nil, 0, err
+		}
 	}
+	rows = kept.rows
 	if err == nil {
 		if st.p.Rows {
 			n = c.db.Changes()

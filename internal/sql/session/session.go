@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -338,6 +339,9 @@ func (s *Session) fail(err error, st *Stmt) error {
 		return nil
 	}
 	e := s.mapError(err, st)
+	if x := (*sqlapi.Error)(nil); errors.As(e, &x) && x.Code == "53200" {
+		s.b.counts.memory.Add(1)
+	}
 	s.smu.Lock()
 	s.errs++
 	s.smu.Unlock()

@@ -46,6 +46,7 @@ type Stats struct {
 	LockTimeouts, OutOfMemory, Slow       int64 // statements
 	Connections                           int   // of SQLite, open
 	WriterHeld                            bool
+	TempMemory, TempDisk                  int64 // bytes of temporary files
 }
 
 // Stats counts now.
@@ -54,6 +55,7 @@ func (b *Backend) Stats() Stats {
 	st := Stats{MaxSessions: b.cfg.MaxSessions, Reserved: b.cfg.Reserved, Opened: c.opened.Load(), Refused: c.refused.Load(), TimedOut: c.timedOut.Load(),
 		Terminated: c.terminated.Load(), Statements: c.statements.Load(), Errors: c.errors.Load(), LockTimeouts: c.lockTimeouts.Load(),
 		OutOfMemory: c.memory.Load(), Slow: c.slow.Load(), Connections: b.readers.count() + b.empty.count(), WriterHeld: b.holder.Load() != nil}
+	st.TempMemory, st.TempDisk = b.files.TempBytes()
 	for _, s := range b.list() {
 		tx := s.TxStatus() != sqlapi.TxIdle
 		s.smu.Lock()

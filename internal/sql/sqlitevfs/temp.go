@@ -34,6 +34,26 @@ type System struct {
 	fileMemory, memory int64 // limits: of one file, of all
 
 	inMemory, onDisk atomic.Int64
+	limit            atomic.Int64 // of onDisk; 0: none
+}
+
+// TempLimit is the code of statements that fail because temporary files take all
+// the space they may: one that SQLite has no use for here. SQLite carries the
+// number only, whatever error comes with it.
+const TempLimit = sqlite3.IOERR_VNODE
+
+var errTempLimit = errors.New("temporary files have reached their limit")
+
+// SetLimit bounds what temporary files take on disk together, in bytes; 0: no
+// limit.
+func (s *System) SetLimit(n int64) { s.limit.Store(n) }
+
+// room reports whether temporary files on disk may grow by n bytes.
+func (s *System) room(n int64) error {
+	if l := s.limit.Load(); l > 0 && n > 0 && s.onDisk.Load()+n > l {
+		return errTempLimit
+	}
+	return nil
 }
 
 // New makes a System whose temporary files, where memory has no room for them,
@@ -103,6 +123,9 @@ func (t *tempFile) WriteAt(b []byte, off int64) (int, error) {
 		}
 	}
 	if t.f != nil {
+		if err := t.s.room(end - t.size); err != nil {
+			return 0, tempError(err, sqlite3.IOERR_WRITE)
+		}
 		if n, err := t.f.WriteAt(b, off); err != nil {
 			return n, tempError(err, sqlite3.IOERR_WRITE)
 		}
@@ -127,6 +150,9 @@ func (t *tempFile) resized(n int64) {
 
 // spill moves the file to disk.
 func (t *tempFile) spill() error {
+	if err := t.s.room(t.size); err != nil {
+		return err
+	}
 	path := filepath.Join(t.s.dir, strconv.FormatUint(counter.Add(1), 10)+tempExt)
 	f, err := t.s.fs.Create(path, true)
 	if err != nil {
@@ -181,6 +207,8 @@ func tempError(err error, code sqlite3.ExtendedErrorCode) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errTempLimit):
+		return TempLimit
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return sqlite3.FULL
 	}
