@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/ncruces/go-sqlite3"
@@ -305,22 +304,6 @@ func (p *Portal) fetch(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 		return p.st.tag(p.count), false, nil
 	}
 	return "", true, nil
-}
-
-func (st *Stmt) tag(n int64) string {
-	if st.copy != nil {
-		return "COPY " + strconv.FormatInt(n, 10)
-	}
-	switch st.p.Tag {
-	case "SELECT", "EXPLAIN", "PRAGMA":
-		return "SELECT " + strconv.FormatInt(n, 10)
-	case "INSERT":
-		return "INSERT 0 " + strconv.FormatInt(n, 10)
-	}
-	if st.p.Rows {
-		return st.p.Tag + " " + strconv.FormatInt(n, 10)
-	}
-	return st.p.Tag
 }
 
 // row returns the next row, nil at the end.

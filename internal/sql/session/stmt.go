@@ -346,3 +346,20 @@ func (st *Stmt) Bind(params []sqlapi.Value) (sqlapi.Portal, error) {
 func endsFailed(k dialect.Kind) bool {
 	return k == dialect.Rollback || k == dialect.Commit || k == dialect.RollbackTo
 }
+
+// tag is the command tag after n rows.
+func (st *Stmt) tag(n int64) string {
+	if st.copy != nil {
+		return "COPY " + strconv.FormatInt(n, 10)
+	}
+	switch st.p.Tag {
+	case "SELECT", "EXPLAIN", "PRAGMA":
+		return "SELECT " + strconv.FormatInt(n, 10)
+	case "INSERT":
+		return "INSERT 0 " + strconv.FormatInt(n, 10)
+	}
+	if st.p.Rows {
+		return st.p.Tag + " " + strconv.FormatInt(n, 10)
+	}
+	return st.p.Tag
+}
