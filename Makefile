@@ -59,15 +59,19 @@ fuzz:
 bench: deps build
 	bin/dw bench $(ARGS)
 
+CHAOS_FUZZTIME ?= 60s
+
 # Long runs of the end-to-end tests that can be made longer; CONTRIBUTING.md
 # lists the DW_ variables.
 chaos: export DW_KILLS ?= 500
 chaos: export DW_SWITCHOVERS ?= 200
 chaos: export DW_ROUNDS ?= 30
 chaos: export DW_DIFF_SECONDS ?= 300
+chaos: export DW_SOAK ?= 30
 chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
-	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestProof)$$' ./test/e2e $(ARGS)
+	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
+	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
 
 generate:
 	$(GO) generate ./...
