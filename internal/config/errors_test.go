@@ -165,3 +165,14 @@ func TestCrossChecks(t *testing.T) {
 		}
 	})
 }
+
+// TLS that is asked of everybody needs a certificate.
+func TestSSLRequire(t *testing.T) {
+	_, err := ParseDM("dm.ini", []byte("INSTANCE_NAME = A\nSSL_REQUIRE = ALL\n"))
+	if err == nil || !strings.Contains(err.Error(), "dm.ini:2: SSL_REQUIRE") || !strings.Contains(err.Error(), "needs SSL_CERT and SSL_KEY") {
+		t.Error(err)
+	}
+	if _, err := ParseDM("dm.ini", []byte("INSTANCE_NAME = A\nSSL_REQUIRE = ALL\nSSL_CERT = a\nSSL_KEY = b\n")); err != nil {
+		t.Error(err)
+	}
+}

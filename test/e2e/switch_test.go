@@ -158,7 +158,7 @@ func primaryPool(t *testing.T, sys *dw.System) *pgxpool.Pool {
 	for _, d := range sys.DBs {
 		hosts = append(hosts, "127.0.0.1:"+strconv.Itoa(d.Port))
 	}
-	cfg, err := pgxpool.ParseConfig("postgres://SYSDBA:SYSDBA@" + strings.Join(hosts, ",") + "/DAMENG?sslmode=disable&target_session_attrs=read-write&connect_timeout=2")
+	cfg, err := pgxpool.ParseConfig("postgres://SYSDBA:SYSDBA@" + strings.Join(hosts, ",") + "/DAMENG?sslmode=prefer&target_session_attrs=read-write&connect_timeout=2")
 	if err != nil {
 		t.Fatal(err)
 	}
