@@ -430,7 +430,7 @@ func (j *judge) mayReplace(id int64, u *use, rel string) bool {
 const truncateMark = "DELETE /* TRUNCATE */ FROM "
 
 func isTruncate(sql string, w *words) bool {
-	return strings.HasPrefix(sql, truncateMark) && (len(w.list) == 3 || len(w.list) == 5 && w.list[3] == ".")
+	return strings.Contains(sql, truncateMark) && (len(w.list) == 3 || len(w.list) == 5 && w.list[3] == ".")
 }
 
 // hiddenViews finds the views that SQLite did not report as read, because no
