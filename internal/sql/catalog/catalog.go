@@ -32,8 +32,8 @@ type Host struct {
 	Internal func(fn func() error) error
 	// Database is the name of the database.
 	Database func() string
-	// Users lists the user names; it runs inside Internal.
-	Users func(db *sqlite3.Conn) []string
+	// Access is who may do what; it is asked for inside Internal.
+	Access func() (*Access, error)
 	// Hidden reports tables that are the server's own.
 	Hidden func(table string) bool
 }
@@ -119,7 +119,7 @@ type snapshot struct {
 	cons     []*constraint
 	conByOID map[int64]*constraint
 	triggers []trigger
-	users    []string
+	acc      *Access
 	database string
 	rows     map[string][][]any         // by table
 	index    map[string]map[any][][]any // by table and column
@@ -142,7 +142,10 @@ func (s *state) get() (*snapshot, error) {
 	snap := &snapshot{byOID: map[int64]*relation{}, conByOID: map[int64]*constraint{}, rows: map[string][][]any{},
 		index: map[string]map[any][][]any{}, database: s.host.Database()}
 	err := s.host.Internal(func() error {
-		snap.users = s.host.Users(s.db)
+		var err error
+		if snap.acc, err = s.host.Access(); err != nil {
+			return err
+		}
 		for _, schema := range []string{"main", "temp"} {
 			if err := snap.load(s.db, schema, s.host.Hidden); err != nil {
 				return err

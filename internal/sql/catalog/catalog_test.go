@@ -7,6 +7,26 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
+// testAccess: ADMIN owns everything but p, and may do everything; u owns p and
+// may read c.
+var testAccess = &Access{
+	Roles:   []Role{{ID: 10, Name: "ADMIN", Super: true, Inherit: true, Login: true, ConnLimit: -1}, {ID: 11, Name: "u", Inherit: true, Login: true, ConnLimit: 3}},
+	Members: []Membership{{Role: 11, Member: 10, Grantor: 10, Admin: true}},
+	Grants: []Grant{{Rel: "c", Grantee: 11, Grantor: 10, Priv: "SELECT", Option: true}, {Rel: "c", Grantee: 11, Grantor: 10, Priv: "INSERT"}, {Rel: "c", Grantee: 0, Grantor: 10, Priv: "DELETE"},
+		{Rel: "c", Col: "v", Grantee: 11, Grantor: 10, Priv: "UPDATE"}, {Rel: SchemaPublic, Grantee: 11, Grantor: 10, Priv: "CREATE"}},
+	Me: 10,
+	Owner: func(rel string) int64 {
+		if rel == "p" {
+			return 11
+		}
+		return 10
+	},
+	May: func(role int64, rel, col, priv string, option bool) bool {
+		return role == 10 || rel == "p" || rel == "c" && priv == "SELECT" || rel == "c" && col == "v" && priv == "UPDATE" && !option
+	},
+	Member: func(id, role int64, _ bool) bool { return id == role || id == 10 },
+}
+
 func open(t *testing.T, schema string) *sqlite3.Conn {
 	t.Helper()
 	db, err := sqlite3.Open(":memory:")
@@ -17,7 +37,7 @@ func open(t *testing.T, schema string) *sqlite3.Conn {
 	n := uint64(0)
 	if err := Register(db, Host{
 		Stamp: func() uint64 { n++; return n }, Internal: func(fn func() error) error { return fn() },
-		Database: func() string { return "DB" }, Users: func(*sqlite3.Conn) []string { return []string{"ADMIN", "u"} },
+		Database: func() string { return "DB" }, Access: func() (*Access, error) { return testAccess, nil },
 		Hidden: func(t string) bool { return t == "secret" },
 	}); err != nil {
 		t.Fatal(err)
@@ -62,7 +82,7 @@ func TestCatalog(t *testing.T) {
 			"c_pid_fkey|f|FOREIGN KEY (pid) REFERENCES p(id) ON DELETE CASCADE\nc_pkey|p|PRIMARY KEY (pid, k)\nnm|u|UNIQUE (name)\np_check|c|CHECK (id > 0)\np_pkey|p|PRIMARY KEY (id)"},
 		{"select indexname, indexdef from pg_indexes where tablename = 'c' order by 1",
 			"c_pkey|CREATE UNIQUE INDEX c_pkey ON public.c USING btree (pid, k)\nc_v|CREATE INDEX c_v ON public.c USING btree (v DESC) WHERE v > 0"},
-		{"select pg_get_userbyid(relowner), dw_regclass(oid), dw_regclass('\"p\"') = oid from pg_class where relname = 'p'", "ADMIN|p|1"},
+		{"select pg_get_userbyid(relowner), dw_regclass(oid), dw_regclass('\"p\"') = oid from pg_class where relname = 'p'", "u|p|1"},
 		{"select count(*) from pg_class c where oid = '0' || 0", "0"},
 		{`select column_name, is_nullable, data_type, character_maximum_length from "information_schema.columns" where table_name = 'p'`, "id|NO|bigint|\nname|NO|character varying|30"},
 		{`select definition from pg_views where viewname = 'vv'`, " SELECT name FROM p;"},
@@ -96,5 +116,54 @@ func TestTables(t *testing.T) {
 				t.Errorf("%s.%s: %s rows find themselves, of %s", x.name, col, got, all)
 			}
 		}
+	}
+}
+
+func TestCatalogOfPrivileges(t *testing.T) {
+	db := open(t, "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(k INT, v INT); CREATE TEMP TABLE tt(a)")
+	for _, x := range []struct{ sql, want string }{
+		{"select relname, relowner, relacl from pg_class where relkind = 'r' order by 1", "c|10|{ADMIN=arwdDx/ADMIN,=d/ADMIN,u=ar*/ADMIN}\np|11|\ntt|10|"},
+		{"select attname, attacl from pg_attribute where attacl is not null", "v|{u=w/ADMIN}"},
+		{"select nspname, nspacl from pg_namespace where nspacl is not null", "public|{ADMIN=UC/ADMIN,=U/ADMIN,u=C/ADMIN}"},
+		{"select rolname, rolsuper, rolcanlogin, rolconnlimit from pg_roles order by oid", "ADMIN|1|1|-1\nu|0|1|3"},
+		{"select roleid, member, grantor, admin_option from pg_auth_members", "11|10|10|1"}, {"select usename, usesuper from pg_user", "ADMIN|1\nu|0"},
+		{"select has_table_privilege('c', 'SELECT'), has_table_privilege('u', 'c', 'select'), has_table_privilege('u', 'c', 'INSERT, update'), has_table_privilege(11, (select oid from pg_class where relname = 'c'), 'TRUNCATE, SELECT')", "1|1|0|1"},
+		{"select has_column_privilege('u', 'c', 'v', 'update'), has_column_privilege('u', 'c', 'k', 'UPDATE'), has_column_privilege('u', 'c', 2, 'UPDATE'), has_column_privilege('u', 'c', 'v', 'UPDATE WITH GRANT OPTION')", "1|0|1|0"},
+		{"select has_schema_privilege('u', 'public', 'usage'), has_database_privilege('DB', 'CONNECT'), pg_has_role('u', 'admin', 'MEMBER'), pg_has_role('u', 'USAGE')", "1|1|0|1"},
+		{"select has_table_privilege(99999, 'SELECT') is null, has_table_privilege('c', null) is null", "1|1"},
+		{"select tablename, tableowner from pg_tables where schemaname = 'public' order by 1", "c|ADMIN\np|u"},
+		{"select grantor, grantee, table_name, privilege_type, is_grantable from information_schema.table_privileges where table_name = 'c' and grantor <> grantee order by 2, 4", "ADMIN|PUBLIC|c|DELETE|NO\nADMIN|u|c|INSERT|NO\nADMIN|u|c|SELECT|YES"},
+		{"select count(*) from information_schema.role_table_grants where table_name = 'p' and grantee = 'u'", "6"},
+		{"select grantee, column_name, privilege_type from information_schema.column_privileges", "u|v|UPDATE"},
+		{"select * from information_schema.applicable_roles", "ADMIN|u|YES"}, {"select role_name from information_schema.enabled_roles", "ADMIN\nu"},
+	} {
+		sql := strings.ReplaceAll(x.sql, "information_schema.", "\"information_schema.")
+		for _, n := range []string{"table_privileges", "role_table_grants", "column_privileges", "applicable_roles", "enabled_roles"} {
+			sql = strings.ReplaceAll(sql, "information_schema."+n, "information_schema."+n+"\"")
+		}
+		if got := query(t, db, sql); got != x.want {
+			t.Errorf("%s:\n got %s\nwant %s", x.sql, got, x.want)
+		}
+	}
+	for _, sql := range []string{"select has_table_privilege('c', 'FLY')", "select has_table_privilege('nosuch', 'SELECT')", "select has_table_privilege('x', 'c', 'SELECT')", "select has_table_privilege('c')", "select has_column_privilege('c', 'zz', 'SELECT')"} {
+		st, _, err := db.Prepare(sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Step() || st.Err() == nil {
+			t.Errorf("%s: no error", sql)
+		}
+		st.Close()
+	}
+	// Who may do nothing with a table does not see it in the information schema.
+	was := *testAccess
+	defer func() { *testAccess = was }()
+	testAccess.Me = 12
+	testAccess.May = func(_ int64, rel, _, _ string, _ bool) bool { return rel == "p" }
+	if got := query(t, db, `select table_name from "information_schema.tables" order by 1`); got != "p\ntt" {
+		t.Errorf("tables without any privilege are shown: %s", got)
+	}
+	if got := query(t, db, `select table_name, column_name from "information_schema.columns" order by 1`); got != "p|id\ntt|a" {
+		t.Errorf("columns without any privilege are shown: %s", got)
 	}
 }

@@ -111,10 +111,7 @@ func (s *state) functions() error {
 	}{
 		{"format_type", 2, det, formatType},
 		{"pg_get_userbyid", 1, inn, lookup(func(n *snapshot, oid int64, _ []sqlite3.Value) any {
-			if i := int(oid) - ownerOID; i >= 0 && i < len(n.users) {
-				return n.users[i]
-			}
-			return "unknown (OID=" + strconv.FormatInt(oid, 10) + ")"
+			return n.roleName(oid)
 		})},
 		{"pg_get_indexdef", 1, inn, indexDef}, {"pg_get_indexdef", 3, inn, indexDef},
 		{"pg_get_constraintdef", 1, inn, conDef}, {"pg_get_constraintdef", 2, inn, conDef},
@@ -132,8 +129,6 @@ func (s *state) functions() error {
 		{"pg_encoding_to_char", 1, det, value("UTF8")}, {"pg_tablespace_location", 1, inn, value("")},
 		{"pg_table_size", 1, inn, null}, {"pg_relation_size", 1, inn, null}, {"pg_total_relation_size", 1, inn, null},
 		{"pg_indexes_size", 1, inn, null}, {"pg_database_size", 1, inn, null}, {"pg_size_pretty", 1, det, sizePretty},
-		{"has_table_privilege", -1, inn, yes}, {"has_schema_privilege", -1, inn, yes}, {"has_database_privilege", -1, inn, yes},
-		{"has_column_privilege", -1, inn, yes}, {"has_any_column_privilege", -1, inn, yes}, {"pg_has_role", -1, inn, yes},
 		{"pg_my_temp_schema", 0, inn, value(nsTemp)}, {"pg_is_other_temp_schema", 1, inn, value(false)},
 		{"current_schemas", 1, inn, value("{pg_catalog,public}")},
 		{"quote_ident", 1, det, text(func(a []string) any { return quoteIdent(a[0]) })},
@@ -169,6 +164,11 @@ func (s *state) functions() error {
 	} {
 		if err := s.db.CreateFunction(d.name, d.n, d.flag, d.fn); err != nil {
 			return fmt.Errorf("register function %s: %w", d.name, err)
+		}
+	}
+	for name, f := range s.privilegeFunctions() {
+		if err := s.db.CreateFunction(name, -1, inn, f); err != nil {
+			return fmt.Errorf("register function %s: %w", name, err)
 		}
 	}
 	if err := s.db.CreateWindowFunction("dw_array_agg", 1, det, func() sqlite3.AggregateFunction { return &arrayAgg{} }); err != nil {

@@ -18,7 +18,7 @@ func yes(b bool) string {
 func infoTables(s *snapshot) (out [][]any) {
 	for _, r := range s.rels {
 		kind := map[string]string{"r": "BASE TABLE", "v": "VIEW"}[r.kind]
-		if kind == "" {
+		if kind == "" || !s.visible(r) {
 			continue
 		}
 		if r.schema == "temp" {
@@ -31,7 +31,7 @@ func infoTables(s *snapshot) (out [][]any) {
 
 func infoColumns(s *snapshot) (out [][]any) {
 	for _, r := range s.rels {
-		if r.kind == "i" || r.kind == "S" {
+		if r.kind == "i" || r.kind == "S" || !s.visible(r) {
 			continue
 		}
 		for n, c := range r.columns {

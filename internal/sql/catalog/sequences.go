@@ -65,13 +65,16 @@ func pgSequence(s *snapshot) (out [][]any) {
 func pgSequences(s *snapshot) (out [][]any) {
 	for _, r := range s.kind("S") {
 		q := r.seq
-		out = append(out, row("public", r.name, s.owner(), dialect.FormatType(dialect.Type{OID: q.typ, Mod: -1}), q.start, q.min, q.max, q.inc, q.cycle, q.cache, q.last))
+		out = append(out, row("public", r.name, s.ownerName(r), dialect.FormatType(dialect.Type{OID: q.typ, Mod: -1}), q.start, q.min, q.max, q.inc, q.cycle, q.cache, q.last))
 	}
 	return out
 }
 
 func infoSequences(s *snapshot) (out [][]any) {
 	for _, r := range s.kind("S") {
+		if !s.visible(r) {
+			continue
+		}
 		q := r.seq
 		bits := map[uint32]int{dialect.Int2: 16, dialect.Int4: 32}[q.typ]
 		if bits == 0 {

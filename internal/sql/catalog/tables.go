@@ -42,9 +42,7 @@ var tables = []table{
 	convalidated boolean, conrelid bigint, contypid bigint, conindid bigint, conparentid bigint, confrelid bigint, confupdtype char(1),
 	confdeltype char(1), confmatchtype char(1), conislocal boolean, coninhcount int, connoinherit boolean, conkey text, confkey text,
 	conpfeqop text, conppeqop text, conffeqop text, confdelsetcols text, conexclop text, conbin text`, pgConstraint},
-	{"pg_namespace", "oid bigint, nspname name, nspowner bigint, nspacl text", fixed(
-		row(nsCatalog, "pg_catalog", ownerOID, nil), row(nsPublic, "public", ownerOID, nil),
-		row(nsInfo, "information_schema", ownerOID, nil), row(nsTemp, "pg_temp", ownerOID, nil))},
+	{"pg_namespace", "oid bigint, nspname name, nspowner bigint, nspacl text", pgNamespace},
 	{"pg_database", `oid bigint, datname name, datdba bigint, encoding int, datlocprovider char(1), datistemplate boolean,
 	datallowconn boolean, datconnlimit int, datfrozenxid bigint, datminmxid bigint, dattablespace bigint, datcollate text, datctype text,
 	daticulocale text, datcollversion text, datacl text`, func(s *snapshot) [][]any {
@@ -54,12 +52,7 @@ var tables = []table{
 	rolcanlogin boolean, rolreplication boolean, rolconnlimit int, rolpassword text, rolvaliduntil timestamptz, rolbypassrls boolean,
 	rolconfig text`, pgRoles},
 	{"pg_user", `usename name, usesysid bigint, usecreatedb boolean, usesuper boolean, userepl boolean, usebypassrls boolean,
-	passwd text, valuntil timestamptz, useconfig text`, func(s *snapshot) (out [][]any) {
-		for i, u := range s.users {
-			out = append(out, row(ownerOID+i, u, i == 0, i == 0, false, i == 0, "********", nil, nil))
-		}
-		return out
-	}},
+	passwd text, valuntil timestamptz, useconfig text`, pgUser},
 	{"pg_am", "oid bigint, amname name, amhandler text, amtype char(1)", fixed(
 		row(amHeap, "heap", "heap_tableam_handler", "t"), row(amBtree, "btree", "bthandler", "i"))},
 	{"pg_collation", `oid bigint, collname name, collnamespace bigint, collowner bigint, collprovider char(1), collisdeterministic boolean,
@@ -69,13 +62,13 @@ var tables = []table{
 	{"pg_tables", `schemaname name, tablename name, tableowner name, tablespace name, hasindexes boolean, hasrules boolean,
 	hastriggers boolean, rowsecurity boolean`, func(s *snapshot) (out [][]any) {
 		for _, r := range s.kind("r") {
-			out = append(out, row(schemaName(r.schema), r.name, s.owner(), nil, len(r.indexes) > 0, false, r.trigger > 0, false))
+			out = append(out, row(schemaName(r.schema), r.name, s.ownerName(r), nil, len(r.indexes) > 0, false, r.trigger > 0, false))
 		}
 		return out
 	}},
 	{"pg_views", "schemaname name, viewname name, viewowner name, definition text", func(s *snapshot) (out [][]any) {
 		for _, r := range s.kind("v") {
-			out = append(out, row(schemaName(r.schema), r.name, s.owner(), r.viewDef()))
+			out = append(out, row(schemaName(r.schema), r.name, s.ownerName(r), r.viewDef()))
 		}
 		return out
 	}},
@@ -125,6 +118,12 @@ var tables = []table{
 	increment_by bigint, cycle boolean, cache_size bigint, last_value bigint`, pgSequences},
 	{"pg_depend", "classid bigint, objid bigint, objsubid int, refclassid bigint, refobjid bigint, refobjsubid int, deptype char(1)", pgDepend},
 
+	{"information_schema.table_privileges", "grantor text, grantee text, table_catalog text, table_schema text, table_name text, privilege_type text, is_grantable text, with_hierarchy text", infoGrants},
+	{"information_schema.role_table_grants", "grantor text, grantee text, table_catalog text, table_schema text, table_name text, privilege_type text, is_grantable text, with_hierarchy text", infoGrants},
+	{"information_schema.column_privileges", "grantor text, grantee text, table_catalog text, table_schema text, table_name text, column_name text, privilege_type text, is_grantable text", infoColumnGrants},
+	{"information_schema.applicable_roles", "grantee text, role_name text, is_grantable text", infoApplicable},
+	{"information_schema.enabled_roles", "role_name text", infoEnabled},
+
 	// What there is none of.
 	{"pg_inherits", "inhrelid bigint, inhparent bigint, inhseqno int, inhdetachpending boolean", nil},
 	{"pg_partitioned_table", "partrelid bigint, partstrat char(1), partnatts smallint, partdefid bigint, partattrs text, partexprs text", nil},
@@ -140,7 +139,7 @@ var tables = []table{
 	{"pg_extension", "oid bigint, extname name, extowner bigint, extnamespace bigint, extversion text", nil},
 	{"pg_description", "objoid bigint, classoid bigint, objsubid int, description text", nil},
 	{"pg_shdescription", "objoid bigint, classoid bigint, description text", nil},
-	{"pg_auth_members", "roleid bigint, member bigint, grantor bigint, admin_option boolean", nil},
+	{"pg_auth_members", "roleid bigint, member bigint, grantor bigint, admin_option boolean", pgAuthMembers},
 	{"pg_db_role_setting", "setdatabase bigint, setrole bigint, setconfig text", nil},
 	{"pg_range", "rngtypid bigint, rngsubtype bigint, rngmultitypid bigint", nil},
 	{"pg_enum", "oid bigint, enumtypid bigint, enumsortorder real, enumlabel name", nil},
@@ -165,8 +164,6 @@ func (s *snapshot) kind(k string) (out []*relation) {
 	return out
 }
 
-func (s *snapshot) owner() string { return s.users[0] }
-
 func pgClass(s *snapshot) (out [][]any) {
 	for _, r := range s.rels {
 		am, persist, natts := amHeap, "p", len(r.columns)
@@ -187,9 +184,9 @@ func pgClass(s *snapshot) (out [][]any) {
 			// PostgreSQL keeps foreign keys by triggers, and clients know.
 			triggers = triggers || c.kind == "f" && (c.rel == r || c.ref == r)
 		}
-		out = append(out, row(r.oid, r.name, namespace(r.schema), 0, 0, ownerOID, am, r.oid, 0, 0, -1.0, 0, 0, len(r.indexes) > 0,
+		out = append(out, row(r.oid, r.name, namespace(r.schema), 0, 0, s.ownerID(r), am, r.oid, 0, 0, -1.0, 0, 0, len(r.indexes) > 0,
 			false, persist, r.kind, natts, checks, r.kind == "v", triggers, false, false, false, true, map[bool]string{true: "d", false: "n"}[r.kind == "r"],
-			false, 0, 0, 0, nil, nil, nil))
+			false, 0, 0, 0, s.relACL(r), nil, nil))
 	}
 	return out
 }
@@ -220,7 +217,7 @@ func pgAttribute(s *snapshot) (out [][]any) {
 				collation = 100
 			}
 			out = append(out, row(r.oid, c.name, c.typ.OID, -1, dialect.SizeOf(c.typ.OID), n+1, 0, -1, c.typ.Mod, dialect.SizeOf(c.typ.OID) > 0, "i", "p", "",
-				c.notNull, c.def != nil || c.generated, false, identity, generated, false, true, 0, collation, nil, nil, nil, nil))
+				c.notNull, c.def != nil || c.generated, false, identity, generated, false, true, 0, collation, s.columnACL(r, c.name), nil, nil, nil))
 		}
 	}
 	return out
@@ -301,14 +298,6 @@ func pgConstraint(s *snapshot) (out [][]any) {
 		}
 		out = append(out, row(c.oid, c.name, namespace(c.rel.schema), c.kind, false, false, true, c.rel.oid, 0, index, 0, ref, upd, del, match,
 			true, 0, true, array(c.cols), array(c.refCols), nil, nil, nil, nil, nil, bin))
-	}
-	return out
-}
-
-func pgRoles(s *snapshot) (out [][]any) {
-	for i, u := range s.users {
-		admin := i == 0
-		out = append(out, row(ownerOID+i, u, admin, true, admin, admin, true, false, -1, "********", nil, admin, nil))
 	}
 	return out
 }

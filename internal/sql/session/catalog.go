@@ -1,7 +1,9 @@
 package session
 
 import (
-	"github.com/ncruces/go-sqlite3"
+	"cmp"
+	"slices"
+	"strings"
 
 	"datawatch/internal/sql/catalog"
 )
@@ -25,22 +27,70 @@ func (c *conn) catalog() error {
 			return fn()
 		},
 		Database: func() string { return c.b.cfg.DatabaseName },
-		Users:    c.userNames,
+		Access:   c.catalogAccess,
 		Hidden:   systemTable,
 	})
 }
 
-// userNames lists the users, the first administrator first.
-func (c *conn) userNames(*sqlite3.Conn) []string {
-	names := []string{DefaultUser}
-	a, err := c.access(false)
+// catalogAccess shows the catalog who may do what.
+func (c *conn) catalogAccess() (*catalog.Access, error) {
+	a, err := c.access(true)
 	if err != nil {
-		return names
+		return nil, err
 	}
-	for _, r := range a.byID {
-		if r.id != sysdbaID {
-			names = append(names, r.name)
+	out := &catalog.Access{Owner: a.owner, May: a.mayGrantable, Member: a.inRole}
+	if s := c.sess.Load(); s != nil {
+		if out.Me, err = s.subject(a); err != nil {
+			return nil, err
 		}
 	}
-	return names
+	for _, r := range a.byID {
+		x := catalog.Role{ID: r.id, Name: r.name, Super: a.dba(r.id), Inherit: r.inherit, Login: r.login, ConnLimit: r.connLimit}
+		if r.validUntil != "" {
+			x.ValidUntil = r.validUntil
+		}
+		out.Roles = append(out.Roles, x)
+	}
+	slices.SortFunc(out.Roles, func(x, y catalog.Role) int { return cmp.Compare(x.ID, y.ID) })
+	for _, m := range a.members {
+		out.Members = append(out.Members, catalog.Membership{Role: m.role, Member: m.member, Grantor: m.grantor, Admin: m.admin})
+	}
+	for _, g := range a.grants {
+		out.Grants = append(out.Grants, catalog.Grant{Rel: g.rel, Col: g.col, Grantee: g.grantee, Grantor: g.grantor, Priv: strings.Join(g.priv.names(), ""), Option: g.option})
+	}
+	return out, nil
+}
+
+// mayGrantable is catalog.Access.May.
+func (a *access) mayGrantable(id int64, rel, col, priv string, option bool) bool {
+	p := privOf(priv)
+	if a.owns(id, rel) {
+		return true
+	}
+	if !option {
+		switch col {
+		case "":
+			return a.granted(id, rel)&p != 0
+		case "*":
+			return a.grantedAny(id, rel)&p != 0
+		}
+		return a.grantedColumn(id, rel, col)&p != 0
+	}
+	for g, s := range a.byRel[rel] {
+		if !a.has(id)[g] {
+			continue
+		}
+		if s.option&p != 0 || s.colOption[col]&p != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inRole is catalog.Access.Member.
+func (a *access) inRole(id, role int64, usage bool) bool {
+	if usage {
+		return a.has(id)[role] || a.dba(id)
+	}
+	return a.memberOf(id, role) || a.dba(id)
 }
