@@ -248,12 +248,13 @@ func (c *Console) showSend(a args) error {
 				mem = p.Config.RecoverTime
 			}
 			if c.JSON {
-				c.json(map[string]any{"source": p.Name, "standby": d.Name, "recover_time_ini": p.Config.RecoverTime, "recover_time_memory": mem, "mal_status": mal, "archive": x})
+				c.json(map[string]any{"source": p.Name, "standby": d.Name, "recover_time_ini": p.Config.RecoverTime, "recover_time_memory": mem, "mal_status": mal, "archive": x, "send": sendStat(p, d.Name)})
 				return nil
 			}
 			c.grid(table.Row{"SOURCE", "STANDBY", "INST_RECOVER_TIME(IN DMWATCHER.INI)", "INST_RECOVER_TIME(IN DMWATCHER MEMORY)"}, table.Row{p.Name, d.Name, p.Config.RecoverTime, mem})
 			c.grid(table.Row{"MPP_FLAG", "ARCH TYPE", "MAL STATUS", "ARCH STATUS", "RECOVERING", "SENT LSN", "ACKNOWLEDGED LSN", "SEND DESC INFO"},
 				table.Row{"FALSE", x.Type, mal, strings.ToUpper(x.State.String()), upper(x.Recovering), x.Sent.LSN, x.Acked.LSN, x.LastError})
+			c.sendTables(x.Type, x.SendFailed, sendStat(p, d.Name), x.LastError)
 			return nil
 		}
 	}
@@ -269,11 +270,14 @@ func (c *Console) showApply(a args) error {
 		return base.Errorf(dwmon.CodeNotNormal, "%s is %s, not a standby", d.Name, d.Mode)
 	}
 	if c.JSON {
-		c.json(map[string]any{"iname": d.Name, "stand": d.Stand, "keep": d.Keep, "replay": d.Replay, "apply": d.Apply, "n_tsk": d.NTask, "tsk_mem_use": d.TaskMem})
+		c.json(map[string]any{"iname": d.Name, "stand": d.Stand, "keep": d.Keep, "replay": d.Replay, "apply": d.Apply, "n_tsk": d.NTask, "tsk_mem_use": d.TaskMem, "apply_stat": d.Applies})
 		return nil
 	}
 	c.grid(table.Row{"INAME", "SSEQ", "SLSN", "KSEQ", "KLSN", "RSEQ", "RLSN", "ASEQ", "ALSN", "N_TSK", "TSK_MEM_USE"},
 		table.Row{d.Name, d.Stand.Seq, d.Stand.LSN, d.Keep.Seq, d.Keep.LSN, d.Replay.Seq, d.Replay.LSN, d.Apply.Seq, d.Apply.LSN, d.NTask, d.TaskMem})
+	if d.Applies != nil {
+		c.applyTables(*d.Applies)
+	}
 	return nil
 }
 

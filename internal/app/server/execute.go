@@ -291,7 +291,11 @@ func (s *Server) status() proto.InstanceStatus {
 	if cmd, ok := s.running.Load().(string); ok {
 		st.Running = cmd
 	}
+	if st.Mode == base.ModePrimary {
+		st.Sends = s.sendStats()
+	}
 	if st.Mode == base.ModeStandby {
+		st.Applies = s.applyStat()
 		st.Stand, st.Keep, st.NTask, st.TaskMB = r.Stand, r.Keep, r.NTask, r.TaskMem
 		st.ValidClaim, st.ValidClaimFrom, st.ValidClaimID = r.Claim.Valid, r.Claim.From, r.Claim.OpenID
 		a := s.recv.Stats()

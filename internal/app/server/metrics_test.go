@@ -83,6 +83,18 @@ func TestMetrics(t *testing.T) {
 	if b["dw_replayed_packages_total"] < 2 || b["dw_received_bytes_total"] < 100 || b["dw_open"] != 1 {
 		t.Errorf("standby: %v", b)
 	}
+	if x := p.a.status().Sends; len(x) != 1 || x[0].Inst != "B" || x[0].TotalCnt < 3 || x[0].MaxLen == 0 || x[0].MaxLSN < x[0].LastLSN || x[0].TotalTime == 0 {
+		t.Errorf("the watcher of the primary is told %+v", x)
+	}
+	if x := p.b.status().Applies; x == nil || x.TotalApplyNum < 2 || x.TotalRecvLen < 100 || p.a.status().Applies != nil || p.b.status().Sends != nil {
+		t.Errorf("the watcher of the standby is told %+v", x)
+	}
+	if r := (source{p.a}).ArchSend(); len(r) != 1 || r[0].Dest != "B" || r[0].Type != int(base.ArchRealtime) || r[0].TotalCnt < 3 || r[0].ForRecovery != "N" {
+		t.Errorf("V$ARCH_SEND_INFO: %+v", r)
+	}
+	if r := (source{p.b}).RapplyStat(); len(r) != 1 || r[0].ApplyNum < 2 || r[0].LastCommit.IsZero() || len((source{p.a}).RapplyStat()) != 0 {
+		t.Errorf("V$RAPPLY_STAT: %+v", r)
+	}
 	if _, ok := b["dw_archive_valid A REALTIME"]; ok {
 		t.Error("a standby says that its archive is valid, which means nothing")
 	}

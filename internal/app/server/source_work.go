@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"datawatch/internal/ha/proto"
 	"datawatch/internal/sql/views"
 )
 
@@ -86,4 +87,26 @@ func (v source) DBProblems() []views.DBProblemRow {
 		out = append(out, r)
 	}
 	return out
+}
+
+// sendStats and applyStat are what the monitor shows of sending and replay.
+func (s *Server) sendStats() []proto.SendStat {
+	var out []proto.SendStat
+	us := time.Duration.Microseconds
+	for _, i := range s.ship.SendInfos() {
+		out = append(out, proto.SendStat{Inst: i.Inst, ForRecovery: i.ForRecovery, LastStart: i.LastStart, LastEnd: i.LastEnd, LastTime: us(i.LastTime),
+			LastLSN: i.LastLSN, LastLen: i.LastLen, LastPTX: i.LastPTX, RecentCnt: i.RecentCnt, RecentLen: i.RecentLen, RecentPTX: i.RecentPTX,
+			RecentTime: us(i.RecentTime), MaxTime: us(i.MaxTime), MaxEnd: i.MaxEnd, MaxPTX: i.TopPTX, MaxLen: i.TopLen, MaxLSN: i.TopLSN,
+			TotalCnt: i.TotalCnt, TotalLen: i.TotalLen, TotalPTX: i.TotalPTX, TotalTime: us(i.TotalTime)})
+	}
+	return out
+}
+
+func (s *Server) applyStat() *proto.ApplyStat {
+	x, us := s.recv.Stats(), time.Duration.Microseconds
+	return &proto.ApplyStat{LastRecvLen: x.LastRecvLen, LastRecvTime: us(x.LastRecvTime), LastWait: us(x.LastWaitTime), LastApplyLen: x.LastApplyLen,
+		LastApplyTime: us(x.LastApplyTime), RecentNum: x.RecentNum, RecentRecvLen: x.RecentRecvLen, RecentRecvTime: us(x.RecentRecvTime),
+		RecentWait: us(x.RecentWaitTime), RecentApplyLen: x.RecentApplyLen, RecentApplyTime: us(x.RecentApplyTime), MaxRecvTime: us(x.RecvMax),
+		MaxWait: us(x.WaitMax), MaxApplyTime: us(x.ApplyMax), MaxApplyLen: x.ApplyMaxLen, TotalRecvNum: x.RecvNum, TotalRecvLen: x.RecvLen,
+		TotalRecvTime: us(x.RecvTime), TotalWait: us(x.WaitTime), TotalApplyNum: x.ApplyNum, TotalApplyLen: x.ApplyLen, TotalApplyTime: us(x.ApplyTime)}
 }

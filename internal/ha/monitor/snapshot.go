@@ -65,6 +65,8 @@ type DatabaseSnapshot struct {
 	CtlDesc   string              `json:"ctl_desc,omitempty"`
 	Archives  []proto.ArchStatus  `json:"archives,omitempty"`
 	Links     []proto.MALLink     `json:"links,omitempty"`
+	Sends     []proto.SendStat    `json:"arch_send_info,omitempty"`
+	Applies   *proto.ApplyStat    `json:"apply_stat,omitempty"`
 	Lineage   base.Lineage        `json:"open_history,omitempty"`
 	Monitors  []proto.MonitorInfo `json:"monitors,omitempty"`
 	Recover   map[string]int      `json:"recover_time,omitempty"` // seconds, by standby
@@ -125,6 +127,7 @@ func database(v cond.View, p cond.Peer, prims []cond.Peer) DatabaseSnapshot {
 	d.RedosParallel, d.Stand, d.Keep, d.Replay, d.Apply = in.RedosParallel, in.Stand, in.Keep, in.Replay, in.Apply
 	d.NTask, d.TaskMem = in.NTask, in.TaskMB
 	d.Config, d.CtlDesc, d.Archives, d.Links, d.Lineage = st.Config, st.CtlDesc, in.Archives, in.Links, in.Lineage
+	d.Sends, d.Applies = in.Sends, in.Applies
 	d.Monitors, d.Recover, d.Why, d.PmntMagic, d.DBMagic = st.Monitors, st.RecoverTime, st.Why, in.PmntMagic, in.DBMagic
 	return d
 }

@@ -86,6 +86,59 @@ type ArchStatus struct {
 	RecentTime  int64 `json:"recent_time"`
 }
 
+// SendStat are the statistics of sending to one target (manual 4.4 #41). Times
+// are microseconds. The Max figures but for the time are each on their own.
+type SendStat struct {
+	Inst        string    `json:"inst"`
+	ForRecovery bool      `json:"for_recovery,omitempty"` // the last send
+	LastStart   time.Time `json:"last_start"`
+	LastEnd     time.Time `json:"last_end"`
+	LastTime    int64     `json:"last_time"`
+	LastLSN     base.LSN  `json:"last_lsn"`
+	LastLen     int64     `json:"last_len"`
+	LastPTX     int64     `json:"last_ptx"`
+	RecentCnt   int       `json:"recent_cnt"`
+	RecentLen   int64     `json:"recent_len"`
+	RecentPTX   int64     `json:"recent_ptx"`
+	RecentTime  int64     `json:"recent_time"`
+	MaxTime     int64     `json:"max_time"`
+	MaxEnd      time.Time `json:"max_end"`
+	MaxPTX      int64     `json:"max_ptx"`
+	MaxLen      int64     `json:"max_len"`
+	MaxLSN      base.LSN  `json:"max_lsn"`
+	TotalCnt    int64     `json:"total_cnt"`
+	TotalLen    int64     `json:"total_len"`
+	TotalPTX    int64     `json:"total_ptx"`
+	TotalTime   int64     `json:"total_time"`
+}
+
+// ApplyStat are the statistics of a standby's replay (manual 4.4 #42). Times are
+// microseconds.
+type ApplyStat struct {
+	LastRecvLen     int64 `json:"last_recv_len"`
+	LastRecvTime    int64 `json:"last_recv_time"`
+	LastWait        int64 `json:"last_wait"`
+	LastApplyLen    int64 `json:"last_apply_len"`
+	LastApplyTime   int64 `json:"last_apply_time"`
+	RecentNum       int   `json:"recent_num"`
+	RecentRecvLen   int64 `json:"recent_recv_len"`
+	RecentRecvTime  int64 `json:"recent_recv_time"`
+	RecentWait      int64 `json:"recent_wait"`
+	RecentApplyLen  int64 `json:"recent_apply_len"`
+	RecentApplyTime int64 `json:"recent_apply_time"`
+	MaxRecvTime     int64 `json:"max_recv_time"`
+	MaxWait         int64 `json:"max_wait"`
+	MaxApplyTime    int64 `json:"max_apply_time"`
+	MaxApplyLen     int64 `json:"max_apply_len"`
+	TotalRecvNum    int64 `json:"total_recv_num"`
+	TotalRecvLen    int64 `json:"total_recv_len"`
+	TotalRecvTime   int64 `json:"total_recv_time"`
+	TotalWait       int64 `json:"total_wait"`
+	TotalApplyNum   int64 `json:"total_apply_num"`
+	TotalApplyLen   int64 `json:"total_apply_len"`
+	TotalApplyTime  int64 `json:"total_apply_time"`
+}
+
 // MALLink is the state of the link to one other instance.
 type MALLink struct {
 	Inst      string    `json:"inst"`
@@ -131,6 +184,8 @@ type InstanceStatus struct {
 	RedosParallel int          `json:"redos_parallel"`
 	Archives      []ArchStatus `json:"archives"`
 	Links         []MALLink    `json:"links"`
+	Sends         []SendStat   `json:"sends,omitempty"`
+	Applies       *ApplyStat   `json:"applies,omitempty"` // of a standby
 	// ValidClaim, on a standby: the primary told THIS incarnation, on the
 	// current or last link, that its archive to us is Valid. It is lost at
 	// restart, and false again as soon as the primary says Invalid. A standby

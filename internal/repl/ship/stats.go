@@ -22,6 +22,10 @@ type SendInfo struct {
 	MaxPTX, MaxLen int64
 	MaxLSN         base.LSN
 
+	// Largest of any send, each on its own (`show arch send info`).
+	TopPTX, TopLen int64
+	TopLSN         base.LSN
+
 	LastLen, LastPTX   int64
 	LastLSN            base.LSN
 	LastTime           time.Duration
@@ -60,6 +64,7 @@ func (s *sendStats) addRaw(size, ptx int64, lsn base.LSN, d time.Duration, start
 	if d >= i.MaxTime {
 		i.MaxTime, i.MaxEnd, i.MaxPTX, i.MaxLen, i.MaxLSN = d, end, ptx, size, lsn
 	}
+	i.TopPTX, i.TopLen, i.TopLSN = max(i.TopPTX, ptx), max(i.TopLen, size), max(i.TopLSN, lsn)
 	i.LastLen, i.LastPTX, i.LastLSN, i.LastTime, i.LastStart, i.LastEnd = size, ptx, lsn, d, start, end
 	old := &s.ring[s.n%len(s.ring)]
 	i.RecentLen += size - old.len
