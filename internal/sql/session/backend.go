@@ -47,6 +47,10 @@ import (
 type Handle interface {
 	sqlitevfs.Handle
 	LastCommit() base.LSN // of the last transaction it published, 0 none
+	// Seen is the newest change of what was read with the write lock since
+	// ForgetSeen.
+	Seen() base.LSN
+	ForgetSeen()
 }
 
 // Database is what sessions need of the storage engine; FromEngine adapts one.
@@ -58,6 +62,7 @@ type Database interface {
 	// newest pages. Cancelled by ctx.
 	LockWrite(ctx context.Context, h Handle) error
 	UnlockWrite(h Handle)
+	Hardened() base.LSN
 	WaitHardened(ctx context.Context, lsn base.LSN) error
 	// Flight is closed when the commits that are being hardened now are; nil
 	// when there are none.

@@ -13,6 +13,7 @@ type Engine interface {
 	Mode() base.Mode
 	Status() base.Status
 	Store() *pagestore.Store
+	Hardened() base.LSN
 	WaitHardened(ctx context.Context, lsn base.LSN) error
 	Flight() <-chan struct{}
 }

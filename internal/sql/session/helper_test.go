@@ -101,6 +101,7 @@ func (d *testDB) Commit(_ []byte, lsn base.LSN) {
 		d.cond.Broadcast()
 	}
 }
+func (d *testDB) Hardened() base.LSN      { return d.store.Hardened() }
 func (d *testDB) Flight() <-chan struct{} { return d.flight }
 func (d *testDB) WaitHardened(ctx context.Context, lsn base.LSN) error {
 	stop := context.AfterFunc(ctx, d.cond.Broadcast)

@@ -268,13 +268,13 @@ func (p *Portal) fetch(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 		p.cur = nil
 		return "", false, cur.err
 	}
-	if err := p.s.waitSeen(); err != nil {
-		return "", false, err
-	}
 	n := 0
 	for maxRows == 0 || n < maxRows {
 		r, err := cur.row()
 		if err != nil {
+			return "", false, err
+		}
+		if err := p.s.waitSeen(); err != nil {
 			return "", false, err
 		}
 		if r == nil {

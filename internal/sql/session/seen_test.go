@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"datawatch/internal/sql/sqlapi"
 )
@@ -133,4 +134,71 @@ func TestErrorsCancelled(t *testing.T) {
 		t.Error(err)
 	}
 	<-done
+}
+
+// TestRowsAreHardened: a transaction with the write lock answers at once what
+// follows from hardened pages, and waits for the others (G2), also when its
+// connection has them in its cache.
+func TestRowsAreHardened(t *testing.T) {
+	for _, x := range []struct {
+		name, hidden, query, want string
+		waits                     bool
+	}{
+		{"another table", "insert into t values(2, 2)", "select v from u", "7", false},
+		{"its own change", "insert into t values(2, 2)", "update u set v = v + 1 returning v", "8", false},
+		{"another row of the page", "insert into t values(2, 2)", "select v from t where id = 1", "1", true},
+		{"the new row", "insert into t values(2, 2)", "select v from t where id = 2", "2", true},
+		{"no row any more", "delete from t", "select v from t where id = 1", "", true},
+		{"returned", "update t set v = 5", "update t set v = v + 1 returning v", "6", true},
+		{"by the index", "update t set v = 5", "select id from t where v = 5", "1", true},
+		{"some rows later", "insert into t values(2, 2)", "select v from u union all select v from t", "7 1 2", true},
+		{"a new column", "alter table u add column w int default 3", "select w from u", "3", true},
+		{"a temporary table", "insert into t values(2, 2)", "select v from temp.mine", "4", false},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			e := newEnv(t)
+			a, b := e.client(), e.client()
+			a.exec("create table t(id int primary key, v int); create index t_v on t(v); insert into t values(1, 1)")
+			a.exec("create table u(id int primary key, v int); insert into u values(1, 7)")
+			if strings.Contains(x.query, "temp.") {
+				b.exec("create temp table mine(v int); insert into mine values(4)")
+			}
+			a.exec("begin; update u set v = 7; select count(*) from t, u; commit") // all is in the writer's cache
+			e.db.setHold(true)
+			done := make(chan error, 1)
+			go func() { _, _, err := a.simpleQ(x.hidden); done <- err }()
+			until(t, "the commit waits", func() bool { return a.waitingFor() == waitHardened })
+			b.exec("begin; lock table u")
+			rows, failed := "", make(chan error, 1)
+			go func() {
+				var err error
+				rows, _, err = b.simpleQ(x.query)
+				failed <- err
+			}()
+			if x.waits {
+				until(t, "the rows wait", func() bool {
+					select {
+					case err := <-failed:
+						t.Fatalf("answered %q (%v) before what it has read was hardened", rows, err)
+					default:
+					}
+					return b.waitingFor() == waitRows || e.db.waits.Load() == 2
+				})
+				e.db.setHold(false)
+			}
+			select {
+			case err := <-failed:
+				if err != nil || rows != x.want {
+					t.Errorf("%q, %v; want %q", rows, err, x.want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("not answered, although everything it has read is hardened")
+			}
+			e.db.setHold(false)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			b.exec("rollback")
+		})
+	}
 }

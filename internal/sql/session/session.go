@@ -345,9 +345,7 @@ func (s *Session) fail(err error, st *Stmt) error {
 	s.smu.Lock()
 	s.errs++
 	s.smu.Unlock()
-	if s.tx.locked {
-		s.seen = max(s.seen, s.tx.base)
-	}
+	s.seen = max(s.seen, s.tx.sees())
 	switch {
 	case s.tx.active && s.tx.implicit:
 		s.rollbackTx()

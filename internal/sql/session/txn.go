@@ -27,7 +27,8 @@ type txn struct {
 
 	c      *conn    // where it runs, once it has a connection of its own
 	locked bool     // c has the write lock
-	base   base.LSN // with locked: what it sees, until that was seen hardened
+	base   base.LSN // with locked: the newest commit that it could see; 0: all are hardened
+	ddl    base.LSN // and the newest that changed the schema
 	saves  []string
 	vars   *vars // values before the transaction, for ROLLBACK
 }
@@ -188,24 +189,34 @@ func (s *Session) waitHardened(lsn base.LSN) error {
 	return nil
 }
 
-// waitSeen waits, before rows go to the client, until the commits are hardened
-// that a transaction with the write lock works upon: it sees the newest pages,
-// and a client must not see what could still be lost (G2). Once is enough, as
-// nobody else commits while it has the lock.
+// waitSeen waits, before a row or the end of rows goes to the client, until the
+// commits are hardened that it comes from: a transaction with the write lock
+// works on the newest pages, and a client must not see what could still be lost
+// (G2). What it reads is mostly older, and then it need not wait.
 func (s *Session) waitSeen() error {
-	if !s.tx.locked || s.tx.base == 0 {
+	lsn := s.tx.sees()
+	if lsn == 0 || lsn <= s.b.cfg.DB.Hardened() {
 		return nil
 	}
 	s.setWaiting(waitRows)
 	defer s.setWaiting("")
-	if err := s.b.cfg.DB.WaitHardened(s.ctx, s.tx.base); err != nil {
+	if err := s.b.cfg.DB.WaitHardened(s.ctx, lsn); err != nil {
 		if cause := context.Cause(s.ctx); cause != nil {
 			return cause
 		}
 		return fmt.Errorf("wait until the rows are secured: %w", err)
 	}
-	s.tx.base = 0
 	return nil
+}
+
+// sees returns what must be hardened for the client to know what the transaction
+// has read under the write lock: the changes of the pages that it read, and of
+// the schema, which the connection remembers.
+func (t *txn) sees() base.LSN {
+	if !t.locked || t.base == 0 {
+		return 0
+	}
+	return min(t.base, max(t.c.h.Seen(), t.ddl))
 }
 
 // errorSeen returns e when everything is hardened that the failed statement has
@@ -222,9 +233,6 @@ func (s *Session) errorSeen(e error) error {
 	s.setWaiting("")
 	switch cause := context.Cause(s.ctx); {
 	case err == nil:
-		if lsn >= s.tx.base {
-			s.tx.base = 0
-		}
 		return e
 	case cause != nil: // mapError knows who ended it
 		return s.mapError(cause, nil)
@@ -246,17 +254,37 @@ func (s *Session) writeTx(noWait bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.run("BEGIN IMMEDIATE"); err != nil {
+	last, err := s.forgetSeen(c)
+	if err == nil {
+		err = c.run("BEGIN IMMEDIATE")
+	}
+	if err != nil {
 		s.unlockWrite(c)
 		return nil, err
 	}
-	s.tx.c, s.tx.locked, s.tx.base = c, true, base.LSN(s.b.lastLSN.Load())
+	s.tx.c, s.tx.locked, s.tx.base, s.tx.ddl = c, true, last, base.LSN(s.b.ddlLSN.Load())
 	for _, n := range s.tx.saves {
 		if err := c.run("SAVEPOINT " + dialect.QuoteName(n)); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
+}
+
+// forgetSeen prepares a connection that has the write lock for a transaction
+// whose client learns of rows before it ends (sees): its cache may hold pages of
+// commits that are not hardened, and what is read from there nobody counts. It
+// returns the newest commit, 0 when all are hardened.
+func (s *Session) forgetSeen(c *conn) (base.LSN, error) {
+	last := base.LSN(s.b.lastLSN.Load())
+	if last <= s.b.cfg.DB.Hardened() {
+		return 0, nil
+	}
+	if err := c.db.ReleaseMemory(); err != nil {
+		return 0, fmt.Errorf("empty the page cache: %w", err)
+	}
+	c.h.ForgetSeen()
+	return last, nil
 }
 
 // pin gives the transaction one snapshot for all of it.

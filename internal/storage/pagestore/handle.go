@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -34,6 +35,7 @@ type Handle struct {
 	commit   bool // CommitPhaseTwo was seen
 
 	last base.LSN
+	seen base.LSN // see Seen
 }
 
 // NewHandle makes a handle. Writing through a read-only one is ErrReadOnly.
@@ -162,9 +164,13 @@ func (h *Handle) ReadAt(b []byte, off int64) (int, error) {
 		}
 	}
 	if h.level < LockReserved || p <= h.minPages { // else: new since a truncation, zeros
+		var have base.LSN
 		var err error
-		if data, _, err = s.image(p, sn.lsn); err != nil {
+		if data, have, err = s.image(p, sn.lsn); err != nil {
 			return 0, err
+		}
+		if have > h.seen && h == s.owner.Load() && (p != 1 || h.tells(o, len(b), data)) {
+			h.seen = have
 		}
 	}
 	if data == nil {
@@ -173,6 +179,36 @@ func (h *Handle) ReadAt(b []byte, off int64) (int, error) {
 		copy(b, data[o:])
 	}
 	return len(b), nil
+}
+
+// Seen returns the newest LSN that changed a page which the handle has read
+// since ForgetSeen while it had the write lock: when that is hardened, so is
+// everything that follows from what was read (G2). Changes of page 1 count only
+// where they are not in the fields of the file header that every commit changes.
+func (h *Handle) Seen() base.LSN { return h.seen }
+
+// ForgetSeen begins anew. The caller's cache must hold no page that is not
+// hardened: what is read from there is not seen here.
+func (h *Handle) ForgetSeen() { h.seen = 0 }
+
+// tells reports whether the n bytes from offset o on of page 1, data, differ from
+// the hardened ones in more than what says only that there was a commit: change
+// counter, size and free list (24 to 39) and version-valid-for (92 to 99).
+func (h *Handle) tells(o, n int, data []byte) bool {
+	s := h.s
+	sn := s.pinHard()
+	defer s.release(sn)
+	old, _, err := s.image(1, sn.lsn)
+	if err != nil || len(old) != len(data) {
+		return true
+	}
+	for _, r := range [...][2]int{{0, 24}, {40, 92}, {100, s.ps - page.TrailerSize}} {
+		from, to := max(r[0], o), min(r[1], o+n)
+		if from < to && !bytes.Equal(old[from:to], data[from:to]) {
+			return true
+		}
+	}
+	return false
 }
 
 // WriteAt writes one whole page of the transaction, privately.

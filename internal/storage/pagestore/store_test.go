@@ -288,3 +288,53 @@ func BenchmarkRead(b *testing.B) {
 		}
 	})
 }
+
+// TestSeen: the newest change of the pages that the owner of the write lock has
+// read; of page 1 only what is not in every commit (G2).
+func TestSeen(t *testing.T) {
+	s, _, _ := newStore(t, -1)
+	w := s.NewHandle(false)
+	commit := func(at int64, b byte, p int64) { // one byte of page p
+		begin(t, s, w)
+		d := make([]byte, testPS)
+		if _, err := w.ReadAt(d, (p-1)*testPS); err != nil && !errors.Is(err, ErrShortRead) {
+			t.Fatal(err)
+		}
+		d[at] = b
+		if _, err := w.WriteAt(d, (p-1)*testPS); err != nil {
+			t.Fatal(err)
+		}
+		end(t, s, w, true)
+	}
+	commit(50, 1, 2) // LSN 1
+	commit(50, 1, 3) // 2
+	s.SetHardened(2) //
+	commit(27, 9, 1) // 3: change counter
+	commit(50, 2, 3) // 4
+	commit(95, 9, 1) // 5: version-valid-for
+	begin(t, s, w)
+	defer end(t, s, w, false)
+	w.ForgetSeen()
+	b := make([]byte, testPS)
+	for _, x := range []struct{ page, off, n, want int64 }{
+		{1, 24, 16, 0}, {1, 0, testPS, 0}, {2, 0, testPS, 1}, {3, 100, 8, 4}, {2, 0, testPS, 4},
+	} {
+		if _, err := w.ReadAt(b[:x.n], (x.page-1)*testPS+x.off); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Seen(); got != base.LSN(x.want) {
+			t.Errorf("after page %d: %d, want %d", x.page, got, x.want)
+		}
+	}
+	end(t, s, w, false)
+	commit(43, 7, 1) // 6: schema cookie
+	begin(t, s, w)
+	w.ForgetSeen()
+	if _, err := w.ReadAt(b, 0); err != nil || w.Seen() != 6 {
+		t.Errorf("schema changed: seen %d, want 6; %v", w.Seen(), err)
+	}
+	r := s.NewHandle(true)
+	if _, err := r.ReadAt(b, 2*testPS); err != nil || r.Seen() != 0 {
+		t.Errorf("a reader has seen %d; %v", r.Seen(), err)
+	}
+}
