@@ -31,7 +31,7 @@ import (
 // Defaults of Server's fields.
 const (
 	DefaultAuthTimeout = 60 * time.Second
-	DefaultMaxMessage  = 64 << 20
+	DefaultMaxMessage  = 256 << 20
 	DefaultMaxSessions = 1000
 	// preAuthSlots is how many connections beyond MaxSessions may be open:
 	// those still authenticating and those that only carry a CancelRequest.
