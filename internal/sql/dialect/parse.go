@@ -38,6 +38,11 @@ const (
 	Copy                    // Copy
 	Batch                   // Tables: statements executed as one; Name, Value: a table that is dropped or renamed by them, and its new name
 	AlterTable              // Name; Value: the constraint to add; Tables: columns of a primary key
+	Prepare                 // Name, Types, Value: the statement
+	Execute                 // Name, Tables: the arguments, as expressions
+	Declare                 // Cursor
+	Fetch                   // Verb: FETCH or MOVE; Cursor
+	CloseCursor             // Cursor
 	Sequence                // Verb: CREATE, ALTER or DROP; Sequence
 )
 
@@ -78,6 +83,8 @@ type Statement struct {
 	Backup         BackupSpec
 	Copy           *CopySpec
 	Sequence       *SequenceSpec
+	Types          []Type
+	Cursor         *CursorSpec
 	Sequences      []*SequenceSpec // to be made with the table
 	Renamed        *Rename
 	Moves          bool // it drops or renames tables or columns, which sequences may belong to
@@ -253,10 +260,10 @@ func (p *parser) parse() (*Statement, error) {
 		if !t.isName() {
 			return nil, p.err()
 		}
-		p.i++
 		if first.up == "EXECUTE" && !procedure(t) {
-			return unsupported("EXECUTE of an SQL-level prepared statement"), nil
+			return p.executeStmt()
 		}
+		p.i++
 		return p.call(t, "CALL", false)
 	case "SELECT":
 		if t := p.peek(); procedure(t) && p.i+1 < len(p.toks) && p.toks[p.i+1].is("(") {
@@ -286,8 +293,15 @@ func (p *parser) parse() (*Statement, error) {
 		}
 	case "COPY":
 		return p.copyStmt()
-	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "DECLARE", "FETCH", "MOVE", "CLOSE",
-		"PREPARE", "MERGE", "COMMENT", "SECURITY", "DO", "IMPORT", "REFRESH", "LOAD":
+	case "PREPARE":
+		return p.prepareStmt()
+	case "DECLARE":
+		return p.declare()
+	case "FETCH", "MOVE":
+		return p.fetch(first.up)
+	case "CLOSE":
+		return p.closeCursor()
+	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "MERGE", "COMMENT", "SECURITY", "DO", "IMPORT", "REFRESH", "LOAD":
 		return unsupported(first.up), nil
 	case "ATTACH", "DETACH":
 		return unsupported(first.up + " DATABASE"), nil

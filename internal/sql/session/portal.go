@@ -21,6 +21,7 @@ type Portal struct {
 	count  int64
 	cols   []sqlapi.Column // when more exact than the statement's
 	ran    bool
+	inner  *Portal // of EXECUTE: what it runs
 }
 
 // cursor is a half-read result: on a connection it holds, or in memory.
@@ -100,6 +101,9 @@ func (p *Portal) Columns() []sqlapi.Column {
 
 // Close implements sqlapi.Portal.
 func (p *Portal) Close() {
+	if p.inner != nil {
+		p.inner.Close()
+	}
 	if p.cur == nil {
 		return
 	}
@@ -133,6 +137,9 @@ func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) erro
 		if p.cur != nil {
 			p.cur.close()
 		}
+		if p.inner != nil && p.inner.cur != nil {
+			p.inner.cur.close()
+		}
 		err = s.fail(err, p.st)
 	}
 	if s.simple > 0 && !suspended {
@@ -161,6 +168,9 @@ func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, err
 	if s.tx.failed && !endsFailed(st.p.Kind) {
 		return "", false, s.aborted()
 	}
+	if p.inner != nil {
+		return p.inner.run(maxRows, row)
+	}
 	if p.cur != nil {
 		return p.fetch(maxRows, row)
 	}
@@ -171,6 +181,14 @@ func (p *Portal) run(maxRows int, row func(sqlapi.Row) error) (string, bool, err
 		return "", false, &sqlapi.Error{Code: "55000", Message: "portal cannot be run any more"}
 	}
 	p.ran = true
+	if st.p.Kind == dialect.Execute {
+		inner, err := s.execute(st.p)
+		if err != nil {
+			return "", false, err
+		}
+		p.inner = inner
+		return inner.run(maxRows, row)
+	}
 	if st.p.Kind != dialect.SQL {
 		if st.p.Kind == dialect.Empty {
 			return "", false, nil

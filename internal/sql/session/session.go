@@ -26,19 +26,21 @@ type Session struct {
 	connLimit int
 
 	// mu is held while a method works, and by whoever rolls an idle session back.
-	mu      sync.Mutex
-	vars    *vars
-	tx      txn
-	own     *conn // the session's connection, once it has TEMP objects
-	cursors map[*cursor]struct{}
-	simple  int // Runs of the simple query that are still to come; 0 in an extended series
-	closed  bool
-	modeGen uint64
-	txTime  time.Time        // now() inside a transaction
-	seen    base.LSN         // what the running statement has looked at under a write lock that it no longer has; see errorSeen
-	seqs    map[string]int64 // what nextval gave last, for currval
-	lastSeq string           // and of which sequence, for lastval
-	turn    chan bool        // where the session waits for the write lock; see waiter
+	mu       sync.Mutex
+	vars     *vars
+	tx       txn
+	own      *conn // the session's connection, once it has TEMP objects
+	cursors  map[*cursor]struct{}
+	simple   int // Runs of the simple query that are still to come; 0 in an extended series
+	closed   bool
+	modeGen  uint64
+	txTime   time.Time               // now() inside a transaction
+	seen     base.LSN                // what the running statement has looked at under a write lock that it no longer has; see errorSeen
+	prepared map[string]*Stmt        // by PREPARE
+	named    map[string]*namedCursor // by DECLARE, to the end of the transaction
+	seqs     map[string]int64        // what nextval gave last, for currval
+	lastSeq  string                  // and of which sequence, for lastval
+	turn     chan bool               // where the session waits for the write lock; see waiter
 
 	// Interruption.
 	cmu     sync.Mutex

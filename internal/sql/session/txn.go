@@ -434,7 +434,7 @@ func (s *Session) releaseTx() {
 // endTx forgets the transaction.
 func (s *Session) endTx(committed bool) {
 	before := s.tx.vars
-	s.tx = txn{}
+	s.tx, s.named = txn{}, nil
 	s.noteTrx()
 	if before != nil {
 		s.vars.end(before, committed, s.changed)
@@ -490,6 +490,7 @@ func (s *Session) rollbackTo(name string) error {
 		return noSavepoint(name)
 	}
 	s.closeCursors()
+	s.named = nil
 	if s.tx.reason != "" {
 		return s.aborted()
 	}

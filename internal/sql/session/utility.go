@@ -29,6 +29,14 @@ func (s *Session) utilityColumns(p *parsed) []sqlapi.Column {
 			return []sqlapi.Column{textColumn("name"), textColumn("setting"), textColumn("description")}
 		}
 		return []sqlapi.Column{textColumn(strings.ToLower(p.Name))}
+	case dialect.Execute:
+		if st := s.prepared[fold(p.Name)]; st != nil {
+			return st.cols
+		}
+	case dialect.Fetch:
+		if c := s.named[fold(p.Cursor.Name)]; c != nil && p.Verb == "FETCH" {
+			return c.p.st.cols
+		}
 	case dialect.Call:
 		if p.Tag == "CHECK DATABASE" {
 			return checkColumns
@@ -145,13 +153,19 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		}
 		if st.Tag == "DISCARD ALL" {
 			s.vars.resetAll(s.changed)
+			s.prepared, s.seqs, s.lastSeq = nil, nil, ""
 		}
 		return st.Tag, nil
+	case dialect.Prepare:
+		return st.Tag, s.prepareNamed(st)
 	case dialect.Deallocate: // prepared statements of the protocol have names of their own
-		if st.Name == "ALL" {
-			return "DEALLOCATE ALL", nil
-		}
-		return "", &sqlapi.Error{Code: "26000", Message: fmt.Sprintf("prepared statement %q does not exist", st.Name)}
+		return s.deallocate(st)
+	case dialect.Declare:
+		return st.Tag, s.declare(st)
+	case dialect.Fetch:
+		return s.fetchNamed(st, row)
+	case dialect.CloseCursor:
+		return s.closeNamed(st)
 	case dialect.NoOp:
 		return st.Tag, nil
 	case dialect.Unsupported:
