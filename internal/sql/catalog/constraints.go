@@ -68,7 +68,7 @@ func (s *snapshot) constraints() {
 				c.name = d.Name
 			}
 		}
-		c.def = "FOREIGN KEY (" + c.rel.names(c.cols) + ") REFERENCES " + quoteIdent(c.ref.name) + "(" + c.ref.names(c.refCols) + ")"
+		c.def = "FOREIGN KEY (" + c.rel.names(c.cols) + ") REFERENCES " + QuoteIdent(c.ref.name) + "(" + c.ref.names(c.refCols) + ")"
 		if a := c.onUpd; a != "" && a != "NO ACTION" {
 			c.def += " ON UPDATE " + a
 		}
@@ -106,14 +106,14 @@ func (r *relation) names(cols []int64) string {
 	var out []string
 	for _, n := range cols {
 		if n > 0 && int(n) <= len(r.columns) {
-			out = append(out, quoteIdent(r.columns[n-1].name))
+			out = append(out, QuoteIdent(r.columns[n-1].name))
 		}
 	}
 	return strings.Join(out, ", ")
 }
 
-// quoteIdent quotes a name where PostgreSQL would.
-func quoteIdent(s string) string {
+// QuoteIdent quotes a name where PostgreSQL would.
+func QuoteIdent(s string) string {
 	for i, c := range s {
 		if c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
 			return dialect.QuoteName(s)
@@ -131,7 +131,7 @@ func (i *relation) indexDef() string {
 	if i.unique {
 		u = "UNIQUE "
 	}
-	head := "CREATE " + u + "INDEX " + quoteIdent(i.name) + " ON " + schemaName(i.schema) + "." + quoteIdent(i.parent.name) + " USING btree "
+	head := "CREATE " + u + "INDEX " + QuoteIdent(i.name) + " ON " + schemaName(i.schema) + "." + QuoteIdent(i.parent.name) + " USING btree "
 	if i.sql != "" {
 		if at := strings.IndexByte(i.sql, '('); at > 0 {
 			return head + i.sql[at:]
@@ -139,7 +139,7 @@ func (i *relation) indexDef() string {
 	}
 	var cols []string
 	for n, k := range i.keys {
-		c := quoteIdent(i.keyNames()[n])
+		c := QuoteIdent(i.keyNames()[n])
 		if k.desc {
 			c += " DESC"
 		}

@@ -59,7 +59,7 @@ func (s *state) functions() error {
 				if k > len(r.keys) {
 					return ""
 				}
-				return quoteIdent(r.keyNames()[k-1])
+				return QuoteIdent(r.keyNames()[k-1])
 			}
 		}
 		return r.indexDef()
@@ -131,7 +131,7 @@ func (s *state) functions() error {
 		{"pg_indexes_size", 1, inn, null}, {"pg_database_size", 1, inn, null}, {"pg_size_pretty", 1, det, sizePretty},
 		{"pg_my_temp_schema", 0, inn, value(nsTemp)}, {"pg_is_other_temp_schema", 1, inn, value(false)},
 		{"current_schemas", 1, inn, value("{pg_catalog,public}")},
-		{"quote_ident", 1, det, text(func(a []string) any { return quoteIdent(a[0]) })},
+		{"quote_ident", 1, det, text(func(a []string) any { return QuoteIdent(a[0]) })},
 		{"quote_literal", 1, det, text(func(a []string) any { return "'" + strings.ReplaceAll(a[0], "'", "''") + "'" })},
 		{"regexp", 2, det, match},
 		{"dw_json", 1, det, func(ctx sqlite3.Context, a ...sqlite3.Value) {
@@ -256,7 +256,7 @@ func (s *state) regclass(must bool) sqlite3.ScalarFunction {
 		}
 		if a[0].Type() == sqlite3.INTEGER {
 			if r := snap.byOID[a[0].Int64()]; r != nil {
-				ctx.ResultText(quoteIdent(r.name))
+				ctx.ResultText(QuoteIdent(r.name))
 			} else if a[0].Int64() == 0 {
 				ctx.ResultText("-")
 			} else {

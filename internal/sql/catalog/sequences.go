@@ -108,7 +108,7 @@ func (s *state) serialSequence(table, column string) any {
 	}
 	for _, r := range snap.kind("S") {
 		if strings.EqualFold(r.seq.table, strings.Trim(table, `"`)) && strings.EqualFold(r.seq.column, column) {
-			return "public." + quoteIdent(r.name)
+			return "public." + QuoteIdent(r.name)
 		}
 	}
 	return nil

@@ -37,7 +37,9 @@ func matching(t []token, i int) (op string, n int) {
 	}
 	if touch("~") {
 		op = not + "LIKE"
-		touch("*")
+		if touch("*") {
+			op = not + "MATCH"
+		}
 		return op, k - i
 	}
 	op = not + "REGEXP"
@@ -56,7 +58,33 @@ func (st *Statement) pgSyntax(t []token, i int) (int, bool) {
 	if last, ok := st.sequenceCall(t, i); ok {
 		return last, true
 	}
+	if last, ok := st.wordForm(t, i); ok {
+		if x.is("SUBSTRING") {
+			st.replace(x, "dw_substring")
+		}
+		return last, true
+	}
+	if last, ok := st.similar(t, i); ok {
+		return last, true
+	}
+	if last, ok := st.timeMath(t, i); ok {
+		return last, true
+	}
+	if last, ok := st.limit(t, i); ok {
+		return last, true
+	}
+	if st.otherForms(t, i) {
+		return i, true
+	}
+	if x.is("(") && st.columnAliases(t, i) {
+		return i, true
+	}
+	if st.functionName(t, i) {
+		return i, true
+	}
 	switch {
+	case x.is("LATERAL"):
+		st.refused = "LATERAL"
 	case (x.is("~") || x.is("!")) && i > 0 && endsOperand(t[i-1]):
 		if op, n := matching(t, i); n > 0 {
 			span(i, i+n-1, " "+op+" ")

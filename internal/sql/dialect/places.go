@@ -20,6 +20,7 @@ type Place struct {
 	At    int    // offset in the text
 
 	lo, hi int // tokens
+	op     int // PlaceMath: the operator
 }
 
 // PlaceKind is the form of the expression.
@@ -31,6 +32,7 @@ const (
 	PlaceNumber // with a decimal point or an exponent, or beyond 32 bits
 	PlaceParam
 	PlaceDefault // the word DEFAULT
+	PlaceMath    // an addition or subtraction anywhere: see TimeOperator
 )
 
 // Value is what a literal becomes in a column of type t.
@@ -121,6 +123,11 @@ func (st *Statement) Places() []Place {
 	default:
 		return nil
 	}
+	st.mathPlaces(func(p Place) {
+		if len(out) < maxPlaces {
+			out = append(out, p)
+		}
+	})
 	for i, x := range t {
 		if x.kind != tString || len(out) >= maxPlaces || i+1 < len(t) && t[i+1].in("::", "||", "+", "-", "->", "->>", "COLLATE") {
 			continue

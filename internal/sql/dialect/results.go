@@ -211,6 +211,15 @@ var functionTypes = map[string]uint32{
 	"STRFTIME": Text, "DATE": Text, "TIME": Text, "DATETIME": Text, "CHAR": Text, "RANDOMBLOB": Bytea, "ZEROBLOB": Bytea,
 	"UNHEX": Bytea, "JSON": Text, "JSON_OBJECT": Text, "JSON_ARRAY": Text, "JSON_GROUP_ARRAY": Text, "PG_POSTMASTER_START_TIME": Timestamp, "PG_SLEEP": Void, "GEN_RANDOM_UUID": UUID,
 	"REPEAT": Text, "LEFT": Text, "RIGHT": Text, "LPAD": Text, "RPAD": Text, "REVERSE": Text, "SPLIT_PART": Text, "MD5": Text, "STRPOS": Int4, "DATE_TRUNC": Timestamp,
+	"AGE": Interval, "MAKE_INTERVAL": Interval, "JUSTIFY_HOURS": Interval, "JUSTIFY_DAYS": Interval, "JUSTIFY_INTERVAL": Interval, "MAKE_DATE": Date, "TO_DATE": Date,
+	"TO_TIMESTAMP": TimestampTZ, "MAKE_TIMESTAMP": Timestamp, "CLOCK_TIMESTAMP": TimestampTZ, "STATEMENT_TIMESTAMP": TimestampTZ, "TRANSACTION_TIMESTAMP": TimestampTZ,
+	"CEIL": Numeric, "CEILING": Numeric, "FLOOR": Numeric, "TRUNC": Numeric, "MOD": Numeric,
+	"EXTRACT": Numeric, "DATE_PART": Float8, "TO_CHAR": Text, "TO_NUMBER": Numeric, "INITCAP": Text, "CONCAT_WS": Text, "REGEXP_REPLACE": Text, "REGEXP_SUBSTR": Text,
+	"REGEXP_COUNT": Int4, "REGEXP_LIKE": Bool, "STARTS_WITH": Bool, "BOOL_AND": Bool, "BOOL_OR": Bool, "EVERY": Bool, "POSITION": Int4, "OVERLAY": Text, "TRANSLATE": Text,
+	"ASCII": Int4, "CHR": Text, "BTRIM": Text, "TO_HEX": Text, "ENCODE": Text, "DECODE": Bytea, "NEXTVAL": Int8, "CURRVAL": Int8, "LASTVAL": Int8, "SETVAL": Int8,
+	"JSON_AGG": JSON, "JSONB_AGG": JSONB, "JSON_BUILD_OBJECT": JSON, "JSONB_BUILD_OBJECT": JSONB, "JSON_OBJECT_AGG": JSON, "TO_JSON": JSON, "TO_JSONB": JSONB, "JSONB_SET": JSONB,
+	"STDDEV": Float8, "STDDEV_SAMP": Float8, "STDDEV_POP": Float8, "VARIANCE": Float8, "VAR_SAMP": Float8, "VAR_POP": Float8, "BIT_LENGTH": Int4, "DIV": Int8, "GCD": Int8, "LCM": Int8,
+	"QUOTE_IDENT": Text, "QUOTE_LITERAL": Text, "QUOTE_NULLABLE": Text, "JSON_TYPEOF": Text, "JSONB_TYPEOF": Text, "ARRAY_TO_STRING": Text,
 }
 
 // typ is the type of the expression in tokens lo to hi. Operators are taken
@@ -277,6 +286,8 @@ func (st *Statement) typ(lo, hi int, resolve Resolve) Type {
 		return Type{Text, -1}
 	case x.in("DATE") && hi-lo == 2:
 		return Type{Date, -1}
+	case x.in("TIMESTAMPTZ", "TIME") && hi-lo == 2:
+		return Type{map[string]uint32{"TIMESTAMPTZ": TimestampTZ, "TIME": Time}[x.up], -1}
 	case x.in("TIMESTAMP") && hi-lo == 2:
 		return Type{Timestamp, -1}
 	case x.is("X") && hi-lo == 2 && t[lo+1].kind == tString:
@@ -376,6 +387,10 @@ func (st *Statement) call(i, hi int, resolve Resolve) Type {
 // arith is the type of operands joined by + - * / %.
 func (st *Statement) arith(lo, hi int, ops []int, resolve Resolve) Type {
 	result := uint32(Int4)
+	last := ops[len(ops)-1]
+	if t, ok := timeResult(st.toks[last].up, st.typ(lo, last, resolve), st.typ(last+1, hi, resolve)); ok {
+		return t
+	}
 	for k := 0; k <= len(ops); k++ {
 		from, to := lo, hi
 		if k > 0 {

@@ -1,9 +1,13 @@
 package dialect
 
 import (
+	"errors"
 	"slices"
 	"sort"
 	"strings"
+
+	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/sql/value"
 )
 
 // edit replaces src[start:end] by text; open edits at one place nest.
@@ -204,7 +208,7 @@ func (st *Statement) rewrite() error {
 			st.castCall(t, i)
 		case x.kind != tIdent && x.kind != tQuoted:
 		case x.is("ILIKE"):
-			st.replace(x, "LIKE")
+			st.replace(x, "MATCH")
 		case next(".") && !afterDot && schemaName(x):
 			if x.kind == tIdent && strings.EqualFold(x.val, "pg_catalog") {
 				st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})
@@ -220,8 +224,18 @@ func (st *Statement) rewrite() error {
 		case x.is("FROM") && next("DUAL") && !(i+2 < len(t) && t[i+2].in(".", "(")):
 			st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})
 			i++
-		case x.in("DATE", "TIMESTAMP", "TIME", "TIMESTAMPTZ") && i+1 < len(t) && t[i+1].kind == tString && !create:
-			st.replace(x, "")
+		case x.in("DATE", "TIMESTAMP", "TIME", "TIMESTAMPTZ") && i+1 < len(t) && t[i+1].kind == tString && t[i+1].up == "":
+			oid := typeNames[x.up]
+			v, err := value.Assign(value.Type{OID: oid, Mod: -1}, sqlapi.Value{Kind: sqlapi.Text, Bytes: []byte(t[i+1].val)})
+			if err != nil {
+				var e *sqlapi.Error
+				if errors.As(err, &e) {
+					return &ValueError{Err: e, Offset: t[i+1].start}
+				}
+				return err
+			}
+			st.edits = append(st.edits, edit{x.start, t[i+1].end, value.SQL(v)})
+			i++
 		case create && x.is("USING") && next("BTREE"):
 			st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})
 			i++
@@ -356,7 +370,7 @@ func operand(t []token, j int, casts map[int]cast) int {
 		}
 		return j
 	case x.kind == tString, x.kind == tNumber, x.kind == tParam:
-		if x.kind == tString && j > 0 && t[j-1].in("DATE", "TIMESTAMP", "TIME", "X") && t[j-1].end <= x.start {
+		if x.kind == tString && j > 0 && t[j-1].in("DATE", "TIMESTAMP", "TIMESTAMPTZ", "TIME", "INTERVAL", "X") && t[j-1].end <= x.start {
 			return j - 1
 		}
 		return j

@@ -59,7 +59,7 @@ var typeNames = map[string]uint32{
 	"DATE": Date, "TIME": Time, "TIME WITHOUT TIME ZONE": Time,
 	"TIMESTAMP": Timestamp, "DATETIME": Timestamp, "TIMESTAMP WITHOUT TIME ZONE": Timestamp,
 	"TIMESTAMPTZ": TimestampTZ, "TIMESTAMP WITH TIME ZONE": TimestampTZ, "DATETIME WITH TIME ZONE": TimestampTZ,
-	"JSON": JSON, "JSONB": JSONB, "UUID": UUID, "UNKNOWN": Text,
+	"JSON": JSON, "JSONB": JSONB, "UUID": UUID, "UNKNOWN": Text, "INTERVAL": Interval,
 }
 
 // TypeOf is the type of a declared column type such as "VARCHAR(20)"; OID 0
@@ -190,6 +190,8 @@ func (t Type) wrap() (open, shut string) {
 		}
 	case OIDType:
 		return "(", ")"
+	case Interval:
+		return "dw_interval(", ")"
 	case RegClass:
 		return "dw_regclass(", ")"
 	case RegType:
@@ -241,6 +243,8 @@ func NameOf(oid uint32) string {
 		return "uuid"
 	case OIDType:
 		return "oid"
+	case Interval:
+		return "interval"
 	}
 	return "text"
 }

@@ -116,8 +116,11 @@ func (c *conn) adapt(p *parsed) (out *parsed, targets []value.Type, err error) {
 		return p, nil, nil
 	}
 	names := p.TableNames()
-	var changes []dialect.Change
+	changes := c.timeMath(p, names)
 	for _, pl := range p.places {
+		if pl.Kind == dialect.PlaceMath {
+			continue
+		}
 		col := c.placeColumn(names, pl)
 		if col == nil {
 			continue
@@ -194,15 +197,38 @@ func (c *conn) placeColumn(names []string, pl dialect.Place) *columnInfo {
 	return found
 }
 
-// mayDiffer reports whether the value of an expression may be of another form
-// than the column stores. It may say so too often: that costs a call.
-func (c *conn) mayDiffer(p *parsed, names []string, pl dialect.Place, t value.Type) bool {
-	guess := p.TypeAt(pl, func(table, name string) dialect.Type {
+// resolver finds the types of columns for guesses about expressions.
+func (c *conn) resolver(names []string) dialect.Resolve {
+	return func(table, name string) dialect.Type {
+		if table != "" && c.table(table) == nil { // an alias
+			table = ""
+		}
 		if col := c.placeColumn(names, dialect.Place{Table: table, Column: name}); col != nil {
 			return col.typ
 		}
 		return dialect.Type{Mod: -1}
-	})
+	}
+}
+
+// timeMath turns + and - with dates, times and intervals into calls.
+func (c *conn) timeMath(p *parsed, names []string) (changes []dialect.Change) {
+	for _, pl := range p.places {
+		if pl.Kind != dialect.PlaceMath {
+			continue
+		}
+		op, left, right := p.Math(pl, c.resolver(names))
+		if dialect.TimeOperator(op, left, right) {
+			fn := map[string]string{"+": "dw_time_plus", "-": "dw_time_minus", "*": "dw_interval_mul"}[op]
+			changes = append(changes, p.MathChange(pl, fn, left, right)...)
+		}
+	}
+	return changes
+}
+
+// mayDiffer reports whether the value of an expression may be of another form
+// than the column stores. It may say so too often: that costs a call.
+func (c *conn) mayDiffer(p *parsed, names []string, pl dialect.Place, t value.Type) bool {
+	guess := p.TypeAt(pl, c.resolver(names))
 	whole := guess.OID == value.Int2 || guess.OID == value.Int4 || guess.OID == value.Int8
 	switch t.OID {
 	case value.Int2, value.Int4, value.Int8:

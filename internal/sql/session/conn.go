@@ -128,7 +128,7 @@ func (c *conn) setUp(cacheKB int) error {
 			return err
 		}
 	}
-	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=TRUNCATE; PRAGMA temp_store=FILE; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
+	err := c.db.Exec(fmt.Sprintf("PRAGMA journal_mode=TRUNCATE; PRAGMA temp_store=FILE; PRAGMA case_sensitive_like=ON; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-%d", cacheKB))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
+
+	"datawatch/internal/sql/value"
 )
 
 // timeLayout is how times are stored and shown; it sorts, and SQLite's date
@@ -51,6 +53,22 @@ func (c *conn) functions() error {
 		{"current_database", 0, inn, database}, {"current_catalog", 0, inn, database},
 		{"current_schema", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText("public") }},
 		{"version", 0, det, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultText(versionText) }},
+		{"age", 1, inn, func(ctx sqlite3.Context, a ...sqlite3.Value) {
+			if a[0].Type() == sqlite3.NULL {
+				return
+			}
+			t, err := value.ReadStamp(a[0].RawText())
+			if err != nil {
+				ctx.ResultError(coded(err))
+				return
+			}
+			now := time.Now().UTC()
+			if s := c.sess.Load(); s != nil {
+				now = s.now().UTC()
+			}
+			midnight := value.Stamp{Days: value.DaysOf(int64(now.Year()), int64(now.Month()), int64(now.Day())), HasDate: true}
+			ctx.ResultText(midnight.Age(t).String())
+		}},
 		{"now", 0, inn, now}, {"transaction_timestamp", 0, inn, now}, {"statement_timestamp", 0, inn, now},
 		{"clock_timestamp", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
 			ctx.ResultText(time.Now().UTC().Format(timeLayout))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/ncruces/go-sqlite3"
@@ -115,20 +114,15 @@ func (c *conn) pgFunctions() error {
 			sum := md5.Sum(a[0].RawText())
 			return hex.EncodeToString(sum[:])
 		})},
-		{"date_trunc", 2, strict(func(ctx sqlite3.Context, a []sqlite3.Value) {
-			s, err := dateTrunc(a[0].Text(), a[1].Text())
-			if err != nil {
-				ctx.ResultError(err)
-				return
-			}
-			ctx.ResultText(s)
-		})},
 	} {
 		if err := c.db.CreateFunction(d.name, d.n, det, d.fn); err != nil {
 			return fmt.Errorf("register function %s: %w", d.name, err)
 		}
 	}
-	return nil
+	if err := c.register(timeFunctions); err != nil {
+		return err
+	}
+	return c.textFunctions()
 }
 
 // compare orders two values as SQLite does: numbers before text before blobs.
@@ -215,43 +209,4 @@ func splitPart(s, by string, n int64) (string, error) {
 		return "", nil
 	}
 	return parts[n-1], nil
-}
-
-// dateTrunc is date_trunc of a time as it is stored.
-func dateTrunc(unit, value string) (string, error) {
-	var t time.Time
-	var err error
-	for _, l := range []string{timeLayout, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04:05Z07:00", time.RFC3339, "2006-01-02 15:04", "2006-01-02"} {
-		if t, err = time.Parse(l, value); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return "", fmt.Errorf("invalid input syntax for type timestamp: %q", value)
-	}
-	y, m, d := t.Date()
-	switch strings.ToLower(unit) {
-	case "microseconds":
-	case "milliseconds":
-		t = t.Truncate(time.Millisecond)
-	case "second":
-		t = t.Truncate(time.Second)
-	case "minute":
-		t = t.Truncate(time.Minute)
-	case "hour":
-		t = t.Truncate(time.Hour)
-	case "day":
-		t = time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-	case "week":
-		t = time.Date(y, m, d-(int(t.Weekday())+6)%7, 0, 0, 0, 0, time.UTC)
-	case "month":
-		t = time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
-	case "quarter":
-		t = time.Date(y, (m-1)/3*3+1, 1, 0, 0, 0, 0, time.UTC)
-	case "year":
-		t = time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC)
-	default:
-		return "", fmt.Errorf("unit %q is not recognized for type timestamp", unit)
-	}
-	return t.Format(timeLayout), nil
 }

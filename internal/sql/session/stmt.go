@@ -159,6 +159,9 @@ func (st *Stmt) describe(c *conn, cs *cstmt, oids []uint32) {
 		} else if t.OID == 0 && st.p.Rows {
 			t = resolve("", col.Name)
 		}
+		if t.OID == dialect.Interval {
+			t.OID = dialect.Text
+		}
 		if t.OID == 0 {
 			st.guessed = append(st.guessed, i)
 			t = dialect.Type{OID: dialect.Text, Mod: -1}
@@ -262,6 +265,9 @@ func (st *Stmt) paramTypes(c *conn, cs *cstmt, oids []uint32) {
 			if all := c.columnTypes(cs, st.p, "", h.Column); len(all) > 0 {
 				t = all[0]
 			}
+		}
+		if t.OID == dialect.Interval {
+			t.OID = dialect.Text
 		}
 		if h.Array {
 			t = dialect.ArrayOf(t)
