@@ -193,7 +193,12 @@ func (st *Statement) limit(t []token, i int) (int, bool) {
 	if n, last := fetch(i); last > 0 && i > 0 {
 		return set(last, "LIMIT "+n)
 	}
-	if !t[i].is("OFFSET") || i < 2 || !value(i+1) || t[i-2].is("LIMIT") || t[i-1].in(".", "AS", ",", "SELECT") {
+	for k := i - 1; k > 0 && k > i-6 && t[i].is("OFFSET"); k-- {
+		if t[k].is("LIMIT") {
+			return i, false
+		}
+	}
+	if !t[i].is("OFFSET") || i < 2 || !value(i+1) || t[i-1].in(".", "AS", ",", "SELECT") {
 		return i, false
 	}
 	end := i + 1

@@ -231,7 +231,7 @@ func (b *Backend) notOpen() *sqlapi.Error {
 func (b *Backend) StatusChanged() {
 	b.modeGen.Add(1)
 	if mode := b.cfg.DB.Mode(); base.Mode(b.mode.Swap(uint32(mode))) == base.ModePrimary && mode == base.ModeStandby {
-		go b.demoted()
+		go demoted(b.list())
 	}
 	st := b.cfg.DB.Status()
 	open := isOpen(st)
@@ -361,8 +361,8 @@ func (b *Backend) DropAll(reason string) {
 
 // demoted ends the sessions of what was the primary. Whoever changes the mode
 // by hand keeps his.
-func (b *Backend) demoted() {
-	for _, s := range b.list() {
+func demoted(list []*Session) {
+	for _, s := range list {
 		if s.waitingFor() != waitAdmin {
 			s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: "terminating connection: the database is a standby now"})
 		}

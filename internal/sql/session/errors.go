@@ -23,7 +23,7 @@ import (
 // SQLAlchemy take them for a lost resource. pgx, node-postgres, lib/pq and psycopg
 // look at the severity only: FATAL closes a connection, any other error leaves it
 // in the pool. So a session that is of no more use to a client that writes is
-// ended with FATAL (Backend.demoted), and a switchover costs every pool one
+// ended with FATAL (demoted), and a switchover costs every pool one
 // error a connection. 55000 means a mistake of the application to all of them,
 // and 57014 that somebody asked for it; both are repeated by none.
 const (
