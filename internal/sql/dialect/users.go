@@ -225,7 +225,7 @@ type GrantSpec struct {
 	OptionOnly bool     // REVOKE GRANT OPTION FOR, ADMIN OPTION FOR
 	Option     bool     // WITH GRANT OPTION, WITH ADMIN OPTION
 	Cascade    bool     //
-	On         string   // TABLE, SCHEMA, DATABASE; "" for roles
+	On         string   // TABLE, SEQUENCE, SCHEMA, DATABASE; "" for roles
 	Privs      []Priv   // ALL alone stands for every privilege
 	Objects    []string // names; with On == TABLE and All: nil
 	All        bool     // ALL TABLES IN SCHEMA public
@@ -303,13 +303,17 @@ func (p *parser) grantObjects(g *GrantSpec, verb string) (refused *Statement, er
 	switch {
 	case p.accept("ALL", "TABLES", "IN", "SCHEMA"):
 		g.All = true
+	case p.accept("ALL", "SEQUENCES", "IN", "SCHEMA"):
+		g.On, g.All = "SEQUENCE", true
+	case p.accept("SEQUENCE"):
+		g.On = "SEQUENCE"
 	case p.accept("SCHEMA"):
 		g.On = "SCHEMA"
 	case p.accept("DATABASE"):
 		g.On = "DATABASE"
 	case p.peek().is("ALL") && p.i+1 < len(p.toks):
 		return unsupported(verb + " ... ON ALL " + p.toks[p.i+1].up + " IN SCHEMA"), nil
-	case p.peek().in("SEQUENCE", "FUNCTION", "PROCEDURE", "ROUTINE", "TYPE", "DOMAIN", "LANGUAGE", "TABLESPACE", "PARAMETER", "FOREIGN", "PACKAGE", "CLASS", "DIRECTORY") &&
+	case p.peek().in("FUNCTION", "PROCEDURE", "ROUTINE", "TYPE", "DOMAIN", "LANGUAGE", "TABLESPACE", "PARAMETER", "FOREIGN", "PACKAGE", "CLASS", "DIRECTORY") &&
 		p.i+1 < len(p.toks) && p.toks[p.i+1].isName() && !p.toks[p.i+1].in("TO", "FROM"):
 		return unsupported(verb + " ... ON " + p.peek().up), nil
 	case p.peek().in("LARGE"):

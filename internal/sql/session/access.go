@@ -157,14 +157,15 @@ type access struct {
 
 // relations are owners, privileges and definitions.
 type relations struct {
-	owners   map[string]int64              // without SYSDBA's
-	grants   []grant                       //
-	byRel    map[string]map[int64]*privSet //
-	names    map[string]string             // tables and views: lower case -> as written
-	views    map[string]*definition
-	triggers map[string]*definition
-	byTable  map[string][]*definition // triggers
-	ctes     map[string]bool          // names of WITH queries in definitions
+	owners    map[string]int64              // without SYSDBA's
+	grants    []grant                       //
+	byRel     map[string]map[int64]*privSet //
+	names     map[string]string             // tables and views: lower case -> as written
+	views     map[string]*definition
+	triggers  map[string]*definition
+	byTable   map[string][]*definition // triggers
+	sequences map[string]string        // by name: the table whose column each belongs to, or ""
+	ctes      map[string]bool          // names of WITH queries in definitions
 }
 
 // privSet is what one role was granted on one table.
@@ -248,7 +249,7 @@ func builtinRoles() []*role {
 
 func loadRelations(db *sqlite3.Conn) (*relations, error) {
 	r := &relations{owners: map[string]int64{}, byRel: map[string]map[int64]*privSet{}, names: map[string]string{}, views: map[string]*definition{},
-		triggers: map[string]*definition{}, byTable: map[string][]*definition{}, ctes: map[string]bool{}}
+		triggers: map[string]*definition{}, byTable: map[string][]*definition{}, ctes: map[string]bool{}, sequences: map[string]string{}}
 	found, err := rowsOf(db, "SELECT type, name, tbl_name, CASE WHEN type IN ('view', 'trigger') THEN sql END FROM main.sqlite_schema WHERE type <> 'index'")
 	if err != nil {
 		return nil, err
@@ -272,6 +273,14 @@ func loadRelations(db *sqlite3.Conn) (*relations, error) {
 		} else {
 			r.triggers[n] = d
 			r.byTable[d.table] = append(r.byTable[d.table], d)
+		}
+	}
+	if have[seqTable] {
+		if found, err = rowsOf(db, "SELECT NAME, coalesce(OWNER_TABLE, '') FROM main."+seqTable); err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			r.sequences[lower(f[0])] = lower(f[1])
 		}
 	}
 	if !have[ownerTable] {
@@ -322,6 +331,9 @@ func (r *relations) addGrant(g grant) {
 func (r *relations) owner(rel string) int64 {
 	if id, ok := r.owners[rel]; ok {
 		return id
+	}
+	if t := r.sequences[rel]; t != "" {
+		return r.owner(t)
 	}
 	return sysdbaID
 }
@@ -394,7 +406,7 @@ func (r *roles) nameOf(id int64) string {
 // granted is what id may do with a table as a whole.
 func (a *access) granted(id int64, rel string) (may privs) {
 	if a.owns(id, rel) {
-		return tablePrivs | schemaPrivs
+		return tablePrivs | schemaPrivs // USAGE is of sequences, too
 	}
 	for g, s := range a.byRel[rel] {
 		if g == publicID || a.has(id)[g] {

@@ -41,6 +41,7 @@ const (
 	useDelete              //
 	useOwn                 // what only the owner of a table may do
 	useCreate              // a table or view
+	useSeq                 // a sequence, by a function
 	useAdmin               // what only an administrator may do; table says what
 )
 
@@ -167,6 +168,8 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, name3, name4, sche
 		switch f := strings.ToLower(name4); {
 		case f == "load_extension" || f == "fts3_tokenizer" || f == "writefile" || f == "readfile" || f == "edit":
 			return deny("42501", "permission denied for function "+name4)
+		case f == "nextval" || f == "currval" || f == "setval":
+			c.note(use{op: useSeq, table: f, inner: inner})
 		case administrative[f]:
 			c.rec.always = true
 			c.note(use{op: useAdmin, table: "function " + f})

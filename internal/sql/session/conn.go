@@ -85,6 +85,8 @@ type cstmt struct {
 	cookie   uint32         // of the schema before it was compiled
 	who      uint64         // the Session.who that was permitted to execute it
 	bound    []sqlapi.Value // its parameters
+
+	sequences []int64 // who must have the right to sequences that it names
 }
 
 func (b *Backend) open(kind connKind) (*conn, error) {

@@ -21,6 +21,8 @@ func (s *Session) grantStmt(p *parsed) error {
 			return m.onSchema(g)
 		case "DATABASE":
 			return m.onDatabase(g)
+		case "SEQUENCE":
+			return m.onSequences(g)
 		}
 		return m.onTables(g)
 	})
@@ -146,6 +148,52 @@ func (m *manager) onSchema(g *dialect.GrantSpec) error {
 		return &sqlapi.Error{Code: "0A000", Message: "REVOKE USAGE ON SCHEMA is not supported: everyone may use the schema, privileges are on tables"}
 	}
 	return m.change(g, []string{schemaRel}, map[string]privs{"": set & privCreate}, sysdbaID)
+}
+
+// onSequences executes GRANT ... ON SEQUENCE.
+func (m *manager) onSequences(g *dialect.GrantSpec) error {
+	var set privs
+	for _, p := range g.Privs {
+		switch x := privOf(p.Name) & (privUsage | privSelect | privUpdate); {
+		case p.Name == "ALL":
+			set |= privUsage | privSelect | privUpdate
+		case x != 0 && p.Columns == nil:
+			set |= x
+		default:
+			return invalidPrivilege(p.Name, "sequence")
+		}
+	}
+	var rels []string
+	for _, o := range g.Objects {
+		if rel := lower(o); !g.All {
+			if _, ok := m.a.sequences[rel]; !ok {
+				return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", o)}
+			}
+			rels = append(rels, rel)
+		} else if rel != "public" {
+			return &sqlapi.Error{Code: "3F000", Message: fmt.Sprintf("schema %q does not exist", o)}
+		}
+	}
+	if g.All {
+		for rel := range m.a.sequences {
+			rels = append(rels, rel)
+		}
+	}
+	for _, rel := range rels {
+		grantor := m.a.owner(rel)
+		want := map[string]privs{"": set}
+		if !m.a.owns(m.id, rel) {
+			var err error
+			if want, err = m.grantable(g, rel, want, false); err != nil {
+				return err
+			}
+			grantor = m.id
+		}
+		if err := m.change(g, []string{rel}, want, grantor); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // onTables executes GRANT ... ON TABLE.

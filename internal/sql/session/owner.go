@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 
+	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -69,6 +70,57 @@ func (s *Session) record(c *conn, cs *cstmt) (done func() error, err error) {
 			}
 			return nil
 		})
+	}, nil
+}
+
+// recordSequences is record for CREATE, ALTER and DROP SEQUENCE, and asks for the
+// right to it.
+func (s *Session) recordSequences(c *conn, p *parsed) (done func() error, err error) {
+	a, err := c.access(true)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.subject(a)
+	if err != nil {
+		return nil, err
+	}
+	q := p.Sequence
+	for _, n := range q.Names {
+		_, known := a.sequences[lower(n)]
+		switch {
+		case p.Verb == "CREATE" && !a.mayCreate(id) && !a.dba(id):
+			return nil, &sqlapi.Error{Code: "42501", Message: "permission denied for schema public"}
+		case p.Verb != "CREATE" && known && !a.owns(id, lower(n)):
+			return nil, &sqlapi.Error{Code: "42501", Message: "must be owner of sequence " + n}
+		}
+	}
+	if q.OwnerTable != "" && a.names[lower(q.OwnerTable)] != "" && !a.owns(id, lower(q.OwnerTable)) {
+		return nil, a.notOwner(lower(q.OwnerTable))
+	}
+	return func() error {
+		err := c.asServer(func() error {
+			for _, n := range q.Names {
+				var err error
+				rel := lower(n)
+				_, known := a.sequences[rel]
+				switch {
+				case p.Verb == "CREATE" && !known && id != sysdbaID:
+					err = exec(c.db, "INSERT OR REPLACE INTO main."+ownerTable+" VALUES(?, ?)", rel, id)
+				case p.Verb == "DROP":
+					err = forget(c, rel, a)
+				case p.Verb == "ALTER" && q.Rename != "":
+					err = renamed(c, rel, wordsOf("alter sequence x rename to "+dialect.QuoteName(q.Rename)), a)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return bump(c.db)
+		})
+		c.changed()
+		c.flush()
+		s.b.schemaGen.Add(1)
+		return err
 	}, nil
 }
 

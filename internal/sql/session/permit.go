@@ -159,6 +159,7 @@ func (c *conn) permit(cs *cstmt) error {
 	if err != nil {
 		return err
 	}
+	cs.sequences = nil
 	if !a.dba(id) || cs.rec.inner {
 		if a.relations == nil {
 			if a, err = c.access(true); err != nil {
@@ -176,6 +177,30 @@ func (c *conn) permit(cs *cstmt) error {
 		}
 	}
 	cs.who = who
+	return nil
+}
+
+// maySequence decides about nextval and the like while they run: the name of
+// the sequence is a value.
+func (c *conn) maySequence(function, name string) error {
+	cs := c.running
+	if cs == nil || len(cs.sequences) == 0 {
+		return nil
+	}
+	a, err := c.access(true)
+	if err != nil {
+		return err
+	}
+	if _, ok := a.sequences[lower(name)]; !ok {
+		return nil // there is none
+	}
+	want := map[string]privs{"nextval": privUsage | privUpdate, "currval": privUsage | privSelect, "setval": privUpdate}[function]
+	for _, id := range cs.sequences {
+		if a.granted(id, lower(name))&want != 0 || a.sequences[lower(name)] != "" && function != "setval" && a.grantedAny(id, a.sequences[lower(name)])&privInsert != 0 {
+			continue // the sequence of a column serves whoever may fill the column
+		}
+		return &sqlapi.Error{Code: "42501", Message: "permission denied for sequence " + name}
+	}
 	return nil
 }
 
@@ -266,6 +291,29 @@ func (j *judge) one(u *use) error {
 		}
 		if !j.dba(j.id) {
 			return &sqlapi.Error{Code: "42501", Message: "permission denied for " + u.table}
+		}
+		return nil
+	case useSeq:
+		if d := j.definition(lower(u.inner)); u.inner != "" && d != nil && d.words.has(u.table) {
+			j.cs.sequences = append(j.cs.sequences, j.definitionOwner(d))
+			return nil
+		}
+		if j.words().has(u.table) || u.inner != "" {
+			j.cs.sequences = append(j.cs.sequences, j.id)
+		}
+		for i := range j.cs.rec.uses { // the default of a column: with the rights of the table's owner
+			if t := &j.cs.rec.uses[i]; t.op == useInsert && u.inner == "" {
+				owner := j.id
+				if t.schema != "temp" {
+					owner = j.owner(lower(t.table))
+				}
+				j.cs.sequences = append(j.cs.sequences, owner)
+			}
+		}
+		for _, d := range j.reachable() {
+			if u.inner != "" && d.words.has(u.table) {
+				j.cs.sequences = append(j.cs.sequences, j.definitionOwner(d))
+			}
 		}
 		return nil
 	case useCreate:

@@ -290,3 +290,35 @@ func TestRightsInTransactions(t *testing.T) {
 	u.exec("set role r; begin; reset role; rollback")
 	u.is("select current_user", "r")
 }
+
+// Sequences: USAGE and UPDATE, or the right to fill the column they belong to.
+func TestSequencePrivileges(t *testing.T) {
+	e := newEnv(t)
+	admin := e.client()
+	admin.exec("create user o in role resource; create user u")
+	o, u := e.user("o"), e.user("u")
+	o.exec("create sequence q; create table t(id serial, x int); create table d(x bigint default nextval('q'), y int); create view v as select nextval('q') as n; grant select on v to u; grant insert on d to u")
+	for _, sql := range []string{"select nextval('q')", "select setval('q', 50)", "alter sequence q restart", "drop sequence q", "create sequence mine", "select nextval('t_id_seq')", "grant usage on sequence q to u",
+		"with v as (select nextval('q') as n) select * from v", "create temp view v as select nextval('q'); select * from v"} {
+		u.fails(sql, "42501")
+	}
+	u.exec("insert into d(y) values(1)") // the default is the table's business
+	u.is("select n from v", "2")         // and the view its owner's
+	o.exec("grant usage on sequence q to u; grant insert on t to u")
+	u.is("select nextval('q')", "3")
+	u.is("select currval('q')", "3")
+	u.is("select nextval('t_id_seq')", "1")
+	u.fails("select setval('q', 50)", "42501")
+	o.exec("revoke all on all sequences in schema public from u; drop table d; alter sequence q rename to q2; grant update on sequence q2 to u")
+	u.is("select setval('q2', 50)", "50")
+	o.exec("drop sequence if exists nosuch")
+	// Somebody else's default is no way to a sequence.
+	admin.exec("create user m in role resource; create sequence s3")
+	m := e.user("m")
+	m.exec("create table way(a int default nextval('s3'), b int)")
+	m.fails("insert into way(b) values(1)", "42501")
+	m.exec("create temp table way2(a int default nextval('s3'), b int)")
+	m.fails("insert into way2(b) values(1)", "42501")
+	admin.is("select pg_get_userbyid(relowner) from pg_class where relname = 'q2'", "o")
+	admin.fails("drop user o", "2BP01")
+}

@@ -57,17 +57,20 @@ func (c *conn) sequenceFunctions() error {
 			return fn(s, a)
 		})
 	}
-	named := func(fn func(s *Session, name string, a []sqlapi.Value) (int64, error)) sqlite3.ScalarFunction {
+	named := func(function string, fn func(s *Session, name string, a []sqlapi.Value) (int64, error)) sqlite3.ScalarFunction {
 		return session(func(s *Session, a []sqlapi.Value) (sqlapi.Value, error) {
 			name, err := c.sequenceArg(a[0])
 			if err != nil {
+				return sqlapi.Value{}, err
+			}
+			if err := c.maySequence(function, name); err != nil {
 				return sqlapi.Value{}, err
 			}
 			v, err := fn(s, name, a)
 			return intValue(v), err
 		})
 	}
-	setval := named(func(s *Session, name string, a []sqlapi.Value) (int64, error) {
+	setval := named("setval", func(s *Session, name string, a []sqlapi.Value) (int64, error) {
 		called := len(a) < 3 || a[2].Int != 0 || string(a[2].Bytes) == "t" || string(a[2].Bytes) == "true"
 		return a[1].Int, c.setval(s, name, a[1].Int, called)
 	})
@@ -76,7 +79,7 @@ func (c *conn) sequenceFunctions() error {
 		n    int
 		fn   sqlite3.ScalarFunction
 	}{
-		{"nextval", 1, named(func(s *Session, name string, _ []sqlapi.Value) (int64, error) {
+		{"nextval", 1, named("nextval", func(s *Session, name string, _ []sqlapi.Value) (int64, error) {
 			v, err := c.nextval(s, name)
 			if err == nil {
 				if s.seqs == nil {
@@ -86,7 +89,7 @@ func (c *conn) sequenceFunctions() error {
 			}
 			return v, err
 		})},
-		{"currval", 1, named(func(s *Session, name string, _ []sqlapi.Value) (int64, error) {
+		{"currval", 1, named("currval", func(s *Session, name string, _ []sqlapi.Value) (int64, error) {
 			v, ok := s.seqs[name]
 			if !ok {
 				return 0, &sqlapi.Error{Code: "55000", Message: fmt.Sprintf("currval of sequence %q is not yet defined in this session", name)}
@@ -244,7 +247,16 @@ func seqOptions(q *seqState, o *dialect.SequenceSpec, create bool) error {
 
 // sequenceStmt executes CREATE, ALTER and DROP SEQUENCE.
 func (s *Session) sequenceStmt(p *parsed) error {
-	return s.atomic(p.Tag, func(c *conn) error {
+	return s.atomic(p.Tag, func(c *conn) (err error) {
+		done, err := s.recordSequences(c, p)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil {
+				err = done()
+			}
+		}()
 		if p.Verb == "CREATE" {
 			return s.createSequence(c, p.Sequence, false)
 		}
