@@ -72,10 +72,6 @@ func (st *Statement) addColumn(t []token) error {
 	if i++; i < len(t) && t[i].is("COLUMN") {
 		i++
 	}
-	if i+2 < len(t) && t[i].is("IF") && t[i+2].is("EXISTS") {
-		st.refused = "ALTER TABLE ... ADD COLUMN IF NOT EXISTS"
-		return nil
-	}
 	d := &TableDef{toks: t, src: st.Text}
 	if i >= len(t) || !d.item(i, len(t)) || len(d.Columns) == 0 {
 		return nil
@@ -231,6 +227,12 @@ func (p *parser) alterTable() *Statement {
 	}
 	st.Name = n
 	p.accept("*")
+	if l := p.actions(); l != nil {
+		return &Statement{Kind: Batch, Tag: "ALTER TABLE", Tables: l}
+	}
+	if st.Alter = p.conditional(); st.Alter != nil {
+		return st
+	}
 	switch {
 	case p.accept("ADD"):
 		from := p.peek().start
@@ -271,11 +273,30 @@ func (p *parser) alterTable() *Statement {
 		return p.alterOwner(n, st.IfExists)
 	case p.accept("CLUSTER", "ON"), p.accept("SET", "("), p.accept("RESET", "("), p.accept("SET", "LOGGED"), p.accept("REPLICA", "IDENTITY"):
 		return &Statement{Kind: NoOp, Tag: "ALTER TABLE"}
-	case p.accept("ALTER"), p.accept("MODIFY"):
-		p.accept("COLUMN")
-		return unsupported("ALTER TABLE ... ALTER COLUMN")
+	case p.peek().in("ALTER", "MODIFY"):
+		p.i++
+		a, refused := p.alterColumn(p.toks[p.i-1].is("MODIFY"))
+		if a == nil {
+			if refused == "" {
+				return nil
+			}
+			return unsupported(refused)
+		}
+		st.Alter = a
+		return st
 	case p.accept("DROP", "CONSTRAINT"):
-		return unsupported("ALTER TABLE ... DROP CONSTRAINT")
+		exists := p.accept("IF", "EXISTS")
+		if st.Alter = (&AlterSpec{Kind: DropConstraint}); exists {
+			st.Alter.Using = "IF EXISTS"
+		}
+		if st.Alter.Name, err = p.name(); err != nil {
+			return nil
+		}
+		p.any("CASCADE", "RESTRICT")
+		if p.more() {
+			return nil
+		}
+		return st
 	case p.peek().in("SET", "INHERIT", "NO", "ENABLE", "DISABLE", "FORCE", "ATTACH", "DETACH", "VALIDATE", "OF"):
 		return unsupported("ALTER TABLE ... " + p.peek().up)
 	}

@@ -85,6 +85,7 @@ type Statement struct {
 	Sequence       *SequenceSpec
 	Types          []Type
 	Cursor         *CursorSpec
+	Alter          *AlterSpec      // AlterTable, when it is not a constraint to add
 	Sequences      []*SequenceSpec // to be made with the table
 	Renamed        *Rename
 	Moves          bool // it drops or renames tables or columns, which sequences may belong to

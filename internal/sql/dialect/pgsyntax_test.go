@@ -32,8 +32,6 @@ func TestPGSyntax(t *testing.T) {
 		"copy t to '/x'":                                        "COPY with a file of the server (use STDIN, STDOUT or psql's \\copy)",
 		"copy t from stdin (force_null (a))":                    "COPY option FORCE_NULL",
 		"create table t(a int) partition by range (a)":          "PARTITION",
-		"alter table t alter column a type text":                "ALTER TABLE ... ALTER COLUMN",
-		"alter table t add column a int, add column b int":      "ALTER TABLE with several actions",
 		"alter table t add constraint x exclude using gist (a)": "ALTER TABLE ... ADD EXCLUDE",
 	} {
 		st, err := Parse(in)

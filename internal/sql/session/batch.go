@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -52,6 +53,12 @@ func (s *Session) batch(p *parsed) error {
 			if err != nil {
 				return s.mapError(err, st)
 			}
+			if st.p.Kind == dialect.AlterTable {
+				if err := s.alterTable(st.p); err != nil {
+					return s.mapError(err, st)
+				}
+				continue
+			}
 			if st.p.Kind != dialect.SQL {
 				return &sqlapi.Error{Code: "0A000", Message: sql + " is not supported"}
 			}
@@ -81,6 +88,9 @@ func (s *Session) alterTable(p *parsed) error {
 			if err := a.mayRefer(id, wordsOf(p.Value), []string{p.Name}); err != nil {
 				return err
 			}
+		}
+		if a := p.Alter; a != nil && (a.Kind == dialect.AddIfNotExists || a.Kind == dialect.DropIfExists) {
+			return s.alterIf(c, p)
 		}
 		c.internal = true
 		defer func() { c.internal = false }()
@@ -154,29 +164,95 @@ func rebuild(db *sqlite3.Conn, p *parsed) error {
 		WHERE m.type = 'table' AND lower(f."table") = lower(?1) LIMIT 1`, name); err != nil {
 		return err
 	} else if len(refs) > 0 {
-		return &sqlapi.Error{Code: "0A000", Message: fmt.Sprintf("ALTER TABLE ... ADD CONSTRAINT on a table that foreign keys refer to (here those of %q) is not supported", refs[0][0])}
+		return &sqlapi.Error{Code: "0A000", Message: fmt.Sprintf("this ALTER TABLE on a table that foreign keys refer to (here those of %q) is not supported", refs[0][0])}
 	}
 	const temporary = "dw_rebuild"
-	made, ok := dialect.WithConstraint(create, temporary, p.Value, p.Tables)
-	if !ok {
+	made, ok := "", true
+	columns := strings.Join(list, ", ")
+	values := columns
+	if p.Alter != nil {
+		expr, missing := "", ""
+		if made, expr, missing, err = dialect.Altered(create, temporary, p.Alter); err != nil {
+			return alterError(err)
+		}
+		switch {
+		case missing != "" && p.Alter.Using == "IF EXISTS":
+			return nil
+		case missing != "" && p.Alter.Kind == dialect.DropConstraint:
+			return &sqlapi.Error{Code: "42704", Message: fmt.Sprintf("%s of relation %q does not exist", missing, name), Hint: "Only constraints that were given a name can be dropped."}
+		case missing != "":
+			return &sqlapi.Error{Code: "42703", Message: fmt.Sprintf("%s of relation %q does not exist", missing, name)}
+		}
+		if expr != "" {
+			for i, n := range list {
+				if strings.EqualFold(n, dialect.QuoteName(p.Alter.Column)) {
+					list[i] = expr
+				}
+			}
+			values = strings.Join(list, ", ")
+		}
+	} else if made, ok = dialect.WithConstraint(create, temporary, p.Value, p.Tables); !ok {
 		return &sqlapi.Error{Code: "0A000", Message: "ALTER TABLE ... ADD CONSTRAINT on a table made this way is not supported"}
 	}
 	again, err := rowsOf(db, "SELECT sql FROM main.sqlite_schema WHERE type IN ('index', 'trigger') AND lower(tbl_name) = lower(?1) AND sql IS NOT NULL ORDER BY rowid", name)
 	if err != nil {
 		return err
 	}
-	columns := strings.Join(list, ", ")
 	steps := []string{made,
-		"INSERT INTO main." + temporary + "(" + columns + ") SELECT " + columns + " FROM main." + dialect.QuoteName(name),
+		"INSERT INTO main." + temporary + "(" + columns + ") SELECT " + values + " FROM main." + dialect.QuoteName(name),
 		"DROP TABLE main." + dialect.QuoteName(name),
 		"ALTER TABLE main." + temporary + " RENAME TO " + dialect.QuoteName(name)}
 	for _, r := range again {
 		steps = append(steps, r[0])
 	}
+	// Views of the table name it, and are not to be followed while it is away.
+	if err := db.Exec("PRAGMA legacy_alter_table = ON"); err != nil {
+		return err
+	}
 	for _, sql := range steps {
-		if err := db.Exec(sql); err != nil {
-			return err
+		if err = db.Exec(sql); err != nil {
+			break
 		}
+	}
+	return errors.Join(err, db.Exec("PRAGMA legacy_alter_table = OFF"))
+}
+
+// alterError is an error in the text of a change.
+func alterError(err error) error {
+	var ve *dialect.ValueError
+	if errors.As(err, &ve) {
+		return ve.Err
+	}
+	var se *dialect.SyntaxError
+	if errors.As(err, &se) {
+		return &sqlapi.Error{Code: "42601", Message: se.Msg}
+	}
+	return &sqlapi.Error{Code: "0A000", Message: "this ALTER TABLE is not supported: " + err.Error()}
+}
+
+// alterIf executes ADD COLUMN IF NOT EXISTS and DROP COLUMN IF EXISTS.
+func (s *Session) alterIf(c *conn, p *parsed) error {
+	t := c.table(p.Name)
+	if t == nil {
+		if p.IfExists {
+			return nil
+		}
+		return &sqlapi.Error{Code: "42P01", Message: fmt.Sprintf("relation %q does not exist", p.Name)}
+	}
+	if has := t.column(p.Alter.Column, 0) != nil; has == (p.Alter.Kind == dialect.AddIfNotExists) {
+		what := map[bool]string{true: "already exists", false: "does not exist"}[has]
+		s.notice("42701", fmt.Sprintf("column %q of relation %q %s, skipping", p.Alter.Column, p.Name, what))
+		return nil
+	}
+	st, err := s.prepare(p.Alter.SQL, nil)
+	if err == nil && st.p.Kind != dialect.SQL {
+		err = &sqlapi.Error{Code: "0A000", Message: "this ALTER TABLE is not supported"}
+	}
+	if err == nil {
+		_, _, err = (&Portal{st: st, s: s}).withSequences(c)
+	}
+	if err != nil {
+		return s.mapError(err, st)
 	}
 	return nil
 }
