@@ -71,11 +71,12 @@ var Metrics = []admin.Metric{
 	{Name: "dw_page_bytes", Type: "gauge", Help: "Size of a page."},
 	{Name: "dw_page_cache_pages", Type: "gauge", Help: "Clean pages in memory (limit: BUFFER)."},
 	{Name: "dw_page_cache_requests_total", Type: "counter", Labels: "result", Help: "Requests to the cache of clean pages: hit, miss."},
-	{Name: "dw_page_versions", Type: "gauge", Help: "Page versions in memory: not yet in the data file, or needed by a snapshot."},
-	{Name: "dw_page_version_bytes", Type: "gauge", Help: "Their memory."},
+	{Name: "dw_page_versions", Type: "gauge", Help: "Page versions: not yet in the data file, or needed by a snapshot."},
+	{Name: "dw_page_version_bytes", Type: "gauge", Help: "Their memory; what is more goes to the spill file."},
+	{Name: "dw_spill_bytes", Type: "gauge", Help: "Spill file in use: pages of large transactions, and versions beyond the memory for them."},
 	{Name: "dw_dirty_pages", Type: "gauge", Help: "Pages that the data file lacks; the checkpoint writes them."},
 	{Name: "dw_snapshots", Type: "gauge", Help: "Snapshots that are read from now."},
-	{Name: "dw_oldest_snapshot_lag_lsn", Type: "gauge", Help: "How many LSNs the oldest snapshot is behind; what changed since stays in memory."},
+	{Name: "dw_oldest_snapshot_lag_lsn", Type: "gauge", Help: "How many LSNs the oldest snapshot is behind; what changed since is kept."},
 	{Name: "dw_sql_connections", Type: "gauge", Help: "Connections of the SQL engine, each with memory of its own."},
 	{Name: "dw_temp_bytes", Type: "gauge", Labels: "where", Help: "Temporary files of sorts, temporary tables and journals: memory, disk (limit: TEMP_SPACE_LIMIT)."},
 	{Name: "dw_check_running", Type: "gauge", Help: "1 while CHECK DATABASE runs."},
@@ -237,6 +238,7 @@ func (s *Server) collectStore(e admin.Emit) {
 	e.Value("dw_page_cache_requests_total", float64(st.CacheMisses), "miss")
 	e.Value("dw_page_versions", float64(st.Versions))
 	e.Value("dw_page_version_bytes", float64(st.VersionBytes))
+	e.Value("dw_spill_bytes", float64(st.SpillBytes))
 	e.Value("dw_dirty_pages", float64(st.Dirty))
 	e.Value("dw_snapshots", float64(st.Snapshots))
 	e.Value("dw_oldest_snapshot_lag_lsn", float64(st.Hardened-min(st.Oldest, st.Hardened)))
