@@ -49,6 +49,9 @@ func (p *printer) redo(files []string, all bool) error {
 			}{path, h}, "%s: file %d of %d, %d bytes, log %08x, PMNT_MAGIC %v, DB_MAGIC %v", path, h.Index+1, h.Files, h.Size, h.LogID, h.PmntMagic, h.DBMagic)
 			if h.Index == 0 && !p.json {
 				fmt.Fprintf(p.out, "  checkpoint: LSN %d, LSEQ %d in file %d, offset %d; as of then written up to LSN %d, GSEQ %d\n", h.CkptLSN, h.CkptLSEQ, h.CkptFile+1, h.CkptOffset, h.FileLSN, h.FileGSEQ)
+				if h.CkptChain != 0 {
+					fmt.Fprintf(p.out, "  the checkpoint is within a large transaction, whose parts from package %d on recovery reads from the archive\n", h.CkptChain)
+				}
 			}
 		}
 		if all {

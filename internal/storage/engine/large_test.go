@@ -85,6 +85,12 @@ func (m *middle) unchanged(e *Engine, what string) {
 func TestLargeIsAtomic(t *testing.T) {
 	m := newMiddle(t, 12)
 	m.unchanged(m.e, "the primary")
+	b := &m.e.buf
+	b.mu.Lock()
+	if b.bytes > b.partLimit+4000 || b.partLimit > 2*6000 { // the last part is reserved like any commit
+		t.Errorf("%d bytes of parts wait: whoever commits next stands behind them", b.bytes)
+	}
+	b.mu.Unlock()
 	if err := m.e.Checkpoint(t.Context()); err != nil {
 		t.Fatal(err)
 	}

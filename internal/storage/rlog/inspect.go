@@ -23,7 +23,8 @@ type FileHeader struct {
 	CkptLSN    base.LSN   `json:"ckpt_lsn"`
 	CkptFile   int        `json:"ckpt_file"`
 	CkptOffset int64      `json:"ckpt_offset"`
-	CkptLSEQ   base.Seq   `json:"ckpt_lseq"` // of the package there
+	CkptLSEQ   base.Seq   `json:"ckpt_lseq"`  // of the package there
+	CkptChain  base.Seq   `json:"ckpt_chain"` // GSEQ where the large transaction begins that it is in, 0 none
 	FileLSN    base.LSN   `json:"file_lsn"`
 	FileLSEQ   base.Seq   `json:"file_lseq"`
 	FileGSEQ   base.Seq   `json:"file_gseq"`
@@ -36,7 +37,7 @@ func ReadFileHeader(f vfs.File) (FileHeader, error) {
 		return FileHeader{}, err
 	}
 	return FileHeader{Index: int(h.index), Files: int(h.nfiles), LogID: h.logID, Size: h.fileSize, PmntMagic: h.pmnt, DBMagic: h.db, CkptLSN: h.ckptLSN,
-		CkptFile: int(h.ckptFile), CkptOffset: h.ckptOffset, CkptLSEQ: h.ckptLSEQ, FileLSN: h.fileLSN, FileLSEQ: h.fileLSEQ, FileGSEQ: h.fileGSEQ}, nil
+		CkptFile: int(h.ckptFile), CkptOffset: h.ckptOffset, CkptLSEQ: h.ckptLSEQ, CkptChain: h.ckptChain, FileLSN: h.fileLSN, FileLSEQ: h.fileLSEQ, FileGSEQ: h.fileGSEQ}, nil
 }
 
 // Place is where a package is.
