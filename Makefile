@@ -4,7 +4,8 @@
 # make check   format, vet, staticcheck, layers, generated files current
 # make test    every test, under ten minutes on two cores
 # make bench   throughput against PostgreSQL on this machine
-# make chaos   kills, cuts and stops for as long as it takes
+# make sim     lives of the watchers' and monitors' decisions in virtual time, SEEDS of them; goes on where it stopped
+# make chaos   kills, cuts and stops for as long as it takes, then fuzz and sim
 # make large   ten million rows and 100 MB values in 512 MB of memory
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +15,7 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 
 export CGO_ENABLED := 0
 
-.PHONY: build up down deps check test race fuzz bench chaos large generate clean
+.PHONY: build up down deps check test race fuzz bench sim chaos large generate clean
 
 # One build for all programs, with the flags of the tests, so that both share
 # what is compiled; the SQL engine takes a minute or two the first time.
@@ -60,6 +61,12 @@ fuzz:
 bench: deps build
 	bin/dw bench $(ARGS)
 
+# The file remembers the next seed. A seed that fails is printed with the
+# command that repeats it.
+SEEDS ?= 10000
+sim: deps
+	DW_SIM_SEEDS=$(SEEDS) DW_SIM_FILE=$(CURDIR)/.sim-seeds $(GO) test -count=1 -timeout 0 -run '^TestSeeds$$' -v ./internal/ha/fsm
+
 CHAOS_FUZZTIME ?= 60s
 
 # Long runs of the end-to-end tests that can be made longer; CONTRIBUTING.md
@@ -73,6 +80,7 @@ chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
+	$(MAKE) sim SEEDS=20000
 
 # Transactions of ten million rows, values of 100 MB, on servers with
 # MEMORY_LIMIT = 512; prints the memory used and how long readers waited. It takes

@@ -1,9 +1,10 @@
 package fsm
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"datawatch/internal/base"
@@ -22,7 +23,7 @@ type m struct {
 func Step(s State, ev Event, now time.Time) (State, []Action) {
 	s = s.clone()
 	x := &m{State: &s, now: now}
-	before := x.digest()
+	before := x.digest(make([]byte, 0, 256))
 	x.noteTime()
 	from := s.W
 	c := table[from][ev.kind()]
@@ -34,7 +35,7 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 	}
 	absorb[ev.kind()](x, ev)
 	x.settle()
-	if x.digest() != before {
+	if !bytes.Equal(x.digest(make([]byte, 0, 256)), before) {
 		x.acts = append(x.acts, Broadcast{})
 	}
 	return s, x.acts
@@ -169,26 +170,43 @@ func (x *m) failPending(of func(pend) bool, why string) {
 	}
 }
 
-// digest is what others should hear about at once when it changes.
-func (x *m) digest() string {
-	var b strings.Builder
+// digest is what others should hear about at once when it changes. It is made
+// twice in each Step, so without fmt.
+func (x *m) digest(b []byte) []byte {
 	in := x.In.Status
-	fmt.Fprint(&b, x.W, x.Sub, x.In.OK, x.In.Normal, in.PID, in.Incarnation, in.Mode, in.Status, x.Ctl, x.effectiveClaim(),
-		in.Lineage.Last().TGUID, in.ExitingNormal, x.Last)
+	flag := func(v bool) {
+		if v {
+			b = append(b, 1)
+		} else {
+			b = append(b, 0)
+		}
+	}
+	text := func(s string) { b = append(append(b, s...), 0) }
+	b = append(b, byte(x.W), byte(in.Mode), byte(in.Status), byte(len(x.Mons)))
+	b = binary.LittleEndian.AppendUint64(b, uint64(in.PID))
+	for _, v := range [...]bool{x.In.OK, x.In.Normal, x.effectiveClaim(), in.ExitingNormal} {
+		flag(v)
+	}
+	for _, s := range [...]string{x.Sub, in.Incarnation, x.Ctl, in.Lineage.Last().TGUID, x.Last} {
+		text(s)
+	}
 	if x.Held != nil {
-		fmt.Fprint(&b, x.Held.ID)
+		text(x.Held.ID)
 	}
 	for _, a := range in.Archives {
-		fmt.Fprint(&b, a.Inst, a.State, a.SendFailed)
+		text(a.Inst)
+		b = append(b, byte(a.State))
+		flag(a.SendFailed)
 	}
 	for _, l := range in.Links {
-		fmt.Fprint(&b, l.Inst, l.Connected)
+		text(l.Inst)
+		flag(l.Connected)
 	}
 	for _, n := range x.names() {
-		fmt.Fprint(&b, x.hears(n, x.now), x.Remotes[n].Link && x.instOK(n, x.now))
+		flag(x.hears(n, x.now))
+		flag(x.Remotes[n].Link && x.instOK(n, x.now))
 	}
-	fmt.Fprint(&b, len(x.Mons))
-	return b.String()
+	return b
 }
 
 // absorb takes each event into the view. Commands have their own functions.

@@ -52,7 +52,13 @@ func (w *world) switchover(a, b string, until int) error {
 		n, c := s()
 		c.ID = id
 		r, ok := w.ask(n, c)
+		if ok && r.Code == 0 && c.Order != nil && c.Order.Cmd == proto.CmdApplyKeep && len(w.dbs[b].log) < len(w.dbs[a].log) {
+			ok = false // nothing the old primary has may be missing on the new one
+		}
 		if !ok || r.Code != 0 {
+			for _, x := range []string{a, b} {
+				w.ask(x, proto.WatcherCommand{Cmd: proto.DWCmdEnd, ID: id, Failed: true})
+			}
 			return fmt.Errorf("step %d at %s: %v %s", i, n, ok, r.Msg)
 		}
 	}

@@ -86,6 +86,8 @@ type world struct {
 	trace   []string
 	replies map[uint64]func(proto.WatcherReply)
 	reqs    uint64
+	granted *confirm.Reserved
+	did     [numDeeds]int
 	forge   bool // watchers decide as in MANUAL mode and claim AUTO
 	mutate  func(fsm.Action) fsm.Action
 }
@@ -342,6 +344,8 @@ func (w *world) monStep(e confirm.Event) {
 			g := e.Grant
 			w.command("m:", e.Inst, "", "mon", proto.WatcherCommand{Cmd: proto.DWCmdTakeover, ID: fmt.Sprint("g", g.Term, "-", inc), Mon: "mon", Grant: &g},
 				func(r proto.WatcherReply) { w.monStep(confirm.GrantReply{Term: g.Term, OK: r.Code == 0, Msg: r.Msg}) })
+		case confirm.Reserved:
+			w.granted = &e
 		case confirm.SendExitOld:
 			w.command("m:", e.Inst, "", "mon", proto.WatcherCommand{Cmd: proto.DWCmdExitOld, ID: fmt.Sprint("x", w.reqs), Mon: "mon", Evidence: e.Evidence},
 				func(proto.WatcherReply) {})

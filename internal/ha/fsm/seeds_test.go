@@ -1,0 +1,261 @@
+package fsm_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
+	"datawatch/internal/ha/confirm"
+	"datawatch/internal/ha/fsm"
+	"datawatch/internal/ha/proto"
+)
+
+// A seed is one life of a group in virtual time: its configuration, faults of
+// everything, and commands of an operator in between. Everything follows from the
+// seed, so a seed that failed fails again:
+//
+//	DW_SIM_SEED=4711 go test ./internal/ha/fsm -run TestSeeds -v
+//
+// DW_SIM_SEEDS says how many are run; DW_SIM_FILE is a file that remembers where
+// to go on (make sim, make chaos).
+const seedsInTest = 40
+
+func TestSeeds(t *testing.T) {
+	if s := os.Getenv("DW_SIM_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatalf("DW_SIM_SEED: %v", err)
+		}
+		life(t, seed)
+		return
+	}
+	count, first := uint64(seedsInTest), uint64(1)
+	if s := os.Getenv("DW_SIM_SEEDS"); s != "" {
+		var err error
+		if count, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("DW_SIM_SEEDS: %v", err)
+		}
+	}
+	file := os.Getenv("DW_SIM_FILE")
+	if b, err := os.ReadFile(file); file != "" && err == nil {
+		if first, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	var next atomic.Uint64
+	next.Store(first)
+	var wg sync.WaitGroup
+	var did [numDeeds]atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !t.Failed() {
+				seed := next.Add(1) - 1
+				if seed >= first+count {
+					return
+				}
+				var w *world
+				if why := caught(func(r tester) { w = life(r, seed) }); why != "" {
+					t.Errorf("seed %d: %s\nagain: DW_SIM_SEED=%d go test ./internal/ha/fsm -run TestSeeds -v", seed, why, seed)
+					return
+				}
+				for i, n := range w.did {
+					did[i].Add(int64(n))
+				}
+				if done := seed - first + 1; done%5000 == 0 {
+					fmt.Printf("%d seeds done\n", first+done-1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	var b strings.Builder
+	for i := range did {
+		fmt.Fprintf(&b, " %s %d,", deedNames[i], did[i].Load())
+		if did[i].Load() == 0 && (count >= 1000 || count >= seedsInTest && (i == int(didTakeover) || i == int(didFailover))) {
+			t.Errorf("in no life of %d: %s", count, deedNames[i])
+		}
+	}
+	t.Logf("seeds %d to %d:%s", first, first+count-1, strings.TrimSuffix(b.String(), ","))
+	if file != "" {
+		if err := os.WriteFile(file, []byte(fmt.Sprintln(first+count)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("%d seeds done in all, the last %d now, no violation\n", first+count-1, count)
+	}
+}
+
+// deeds are what shows that lives are lived.
+type deed uint8
+
+const (
+	didTakeover deed = iota // by the confirm monitor
+	didSwitch
+	didCommandTakeover
+	didFailover
+	didAck
+	didStop
+	didArchInvalid
+	numDeeds
+)
+
+var deedNames = [numDeeds]string{"takeovers", "switchovers", "takeovers by command", "failovers", "lives with commits", "stopped watchers", "archives made Invalid by command"}
+
+// life runs one seed.
+func life(t tester, seed uint64) *world {
+	rng := rand.New(rand.NewPCG(seed, 0x5eed))
+	cfg := auto()
+	cfg.Reconnect, cfg.FailoverForce = rng.IntN(2) == 0, rng.IntN(2) == 0
+	cfg.ServiceCheck = rng.IntN(4) == 0
+	if rng.IntN(4) == 0 {
+		cfg.SendThreshold, cfg.ApplyThresh = 1, 1
+	}
+	w := newWorld(t, seed, 2+rng.IntN(3), cfg)
+	w.startAll()
+	w.settle(2 * time.Minute)
+	for range 1 + rng.IntN(20) {
+		switch rng.IntN(6) {
+		case 0:
+			w.operator(rng)
+		case 1:
+			w.rarer(rng)
+		default:
+			w.fault(rng.IntN(1024))
+		}
+		w.run(time.Duration(rng.IntN(16)) * 600 * time.Millisecond)
+		w.fail()
+	}
+	w.log("REPAIR")
+	w.repair()
+	for _, n := range w.names {
+		w.dbs[n].replay = 0
+		for _, a := range w.dbs[n].arch {
+			a.slow = 0
+		}
+		w.ev(n, fsm.Service{})
+	}
+	w.settle(10 * time.Minute)
+	w.durable()
+	if len(w.acked) > 0 {
+		w.did[didAck]++
+	}
+	if w.rec.Taken != nil && !w.rec.Taken.Manual {
+		w.did[didTakeover]++
+	}
+	if len(w.rec.Dropped) > 0 || strings.Contains(strings.Join(w.trace, "\n"), "sequence done [what failover]") {
+		w.did[didFailover]++
+	}
+	return w
+}
+
+// rarer faults.
+func (w *world) rarer(rng *rand.Rand) {
+	n := w.names[rng.IntN(len(w.names))]
+	d := w.dbs[n]
+	switch rng.IntN(5) {
+	case 0:
+		w.log("FAULT public network of %s", n)
+		w.ev(n, fsm.Service{Why: "no card"})
+	case 1:
+		w.ev(n, fsm.Service{})
+	case 2:
+		w.log("FAULT %s is slow", n)
+		d.replay = time.Duration(rng.IntN(3)) * time.Second
+		for _, o := range w.names {
+			if a := w.dbs[o].arch[n]; a != nil {
+				a.slow = time.Duration(rng.IntN(3)) * time.Second
+			}
+		}
+	default:
+		w.log("FAULT stop watcher %s", n)
+		w.did[didStop]++
+		w.ws[n].frozen = true
+		w.run(time.Duration(rng.IntN(12)) * time.Second)
+		if rng.IntN(2) == 0 {
+			w.thaw(n)
+		}
+	}
+	w.links()
+}
+
+// operator gives a command, and perhaps loses interest before its end.
+func (w *world) operator(rng *rand.Rand) {
+	if !w.monUp {
+		return
+	}
+	n, prim := w.names[rng.IntN(len(w.names))], w.primary()
+	w.monStep(confirm.Busy{On: true})
+	var err error
+	switch rng.IntN(3) {
+	case 0:
+		v := w.mon.View(w.now)
+		if target, ok := v.Find(n); !ok || !cond.Switchover(v, target).OK() || prim == "" {
+			break
+		}
+		until := switchSteps
+		if rng.IntN(3) == 0 {
+			until = rng.IntN(switchSteps)
+		}
+		w.log("COMMAND switchover to %s, %d steps", n, until)
+		if err = w.switchover(prim, n, until); err == nil && until == switchSteps {
+			w.did[didSwitch]++
+		}
+	case 1:
+		w.log("COMMAND takeover by %s", n)
+		if prim != "" && prim != n { // an operator is quicker than the monitor
+			w.dbs[prim].crash()
+			w.links()
+			w.run(ms(150 + rng.IntN(300)))
+		}
+		if err = w.reserved(n); err == nil {
+			w.did[didCommandTakeover]++
+		}
+	case 2:
+		if prim == "" || prim == n {
+			break
+		}
+		w.log("COMMAND archive %s to %s Invalid", prim, n)
+		if err = w.archInvalid(prim, n); err == nil {
+			w.did[didArchInvalid]++
+		}
+	}
+	w.log("COMMAND has ended: %v", err)
+	w.monStep(confirm.Busy{})
+}
+
+// reserved is a takeover by command at the confirm monitor: written down first.
+func (w *world) reserved(inst string) error {
+	w.granted = nil
+	w.monStep(confirm.Reserve{ID: w.reqs, Inst: inst})
+	w.run(ms(100))
+	if w.granted == nil || !w.granted.OK {
+		return fmt.Errorf("not reserved: %+v", w.granted)
+	}
+	err := w.takeover(inst, false)
+	w.monStep(confirm.GrantReply{Term: w.granted.Grant.Term, OK: err == nil, Msg: fmt.Sprint(err)})
+	return err
+}
+
+func (w *world) archInvalid(prim, standby string) error {
+	id := fmt.Sprint("ai", w.reqs)
+	for _, c := range []proto.WatcherCommand{{Cmd: proto.DWCmdBegin, Kind: proto.KindChangeArch},
+		{Cmd: proto.DWCmdStep, Order: &proto.InstanceCommand{Cmd: proto.CmdSetArch, Inst: standby, State: base.ArchInvalid}},
+		{Cmd: proto.DWCmdEnd}} {
+		c.ID = id
+		if r, ok := w.ask(prim, c); !ok || r.Code != 0 {
+			return fmt.Errorf("%s: %v %s", c.Cmd, ok, r.Msg)
+		}
+	}
+	return nil
+}
