@@ -97,6 +97,10 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	l.Add(ti.ValidClaim && ti.ValidClaimFrom == pn && ti.ValidClaimID == p.Reign(),
 		"the standby itself was told by this primary that its archive is Valid",
 		"%s says %v, from %q in reign %d (the primary's reign is %d)", sn, ti.ValidClaim, ti.ValidClaimFrom, ti.ValidClaimID, p.Reign())
+	// A package is on the primary's disk only after every Valid realtime standby
+	// has it, so one with less has lost something that was acknowledged (G1).
+	l.Add(a.Type != base.ArchRealtime || !ti.Keep.Less(pi.File), "the standby has all that the primary was last heard to have on disk",
+		"%s has %s, %s had %s", sn, ti.Keep, pn, pi.File)
 	link, ok := target.Link(pn)
 	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s", linkText(ok, sn, pn))
 	why, free := v.commandFree(true)

@@ -223,6 +223,7 @@ func TestTakeoverConditions(t *testing.T) {
 		"no claim":                   {func(x *w) { x.b.Inst.ValidClaim = false }, nil, "was told by this primary"},
 		"claim of an old reign":      {func(x *w) { x.b.Inst.ValidClaimID = 2 }, nil, "was told by this primary"},
 		"claim of another":           {func(x *w) { x.b.Inst.ValidClaimFrom = "C" }, nil, "was told by this primary"},
+		"behind the primary":         {func(x *w) { x.a.Inst.File = base.Position{Seq: 106, LSN: 106} }, nil, "was last heard to have on disk"},
 		"MAL link up":                {func(x *w) { x.b.Inst.Links[0].Connected = true }, nil, "MAL link"},
 		"watcher has not heard yet":  {func(x *w) { x.b.Remotes[0].InstOK = true }, nil, "knows of the failure too"},
 		"MAL link unknown":           {func(x *w) { x.b.Inst.Links = nil }, nil, "MAL link"},

@@ -166,6 +166,14 @@ func (d *mdb) chatter() {
 			s.keep = nil
 		}
 		if d.arch[n].state == base.ArchValid && d.status != base.StatusMount {
+			// Only a standby that has what it must have is told so.
+			have := len(s.log)
+			if s.keep != nil {
+				have++
+			}
+			if have != len(d.log) && (d.pending == nil || have != len(d.log)+1) {
+				continue
+			}
 			s.claim, s.claimID = d.name, d.lin.Last().ID
 		} else if s.claim == d.name {
 			s.claim = ""

@@ -83,7 +83,7 @@ func TestSeeds(t *testing.T) {
 	var b strings.Builder
 	for i := range did {
 		fmt.Fprintf(&b, " %s %d,", deedNames[i], did[i].Load())
-		if did[i].Load() == 0 && (count >= 1000 || count >= seedsInTest && (i == int(didTakeover) || i == int(didFailover))) {
+		if did[i].Load() == 0 && (count >= 500 || count >= seedsInTest && (i == int(didTakeover) || i == int(didFailover))) {
 			t.Errorf("in no life of %d: %s", count, deedNames[i])
 		}
 	}
@@ -214,9 +214,11 @@ func (w *world) operator(rng *rand.Rand) {
 	case 1:
 		w.log("COMMAND takeover by %s", n)
 		if prim != "" && prim != n { // an operator is quicker than the monitor
+			w.ws[prim].st.Cfg.AutoRestart = rng.IntN(3) == 0
 			w.dbs[prim].crash()
 			w.links()
-			w.run(ms(150 + rng.IntN(300)))
+			w.run(ms(150 + rng.IntN(2000)))
+			defer func() { w.ws[prim].st.Cfg.AutoRestart = true }()
 		}
 		if err = w.reserved(n); err == nil {
 			w.did[didCommandTakeover]++
