@@ -31,7 +31,7 @@ func walks(t *testing.T, f func(*rapid.T)) {
 		set("rapid.seed", "0")
 		set("rapid.checks", checks)
 	}()
-	set("rapid.checks", "40")
+	set("rapid.checks", "25")
 	for _, seed := range walkSeeds {
 		set("rapid.seed", seed)
 		t.Run("seed "+seed, func(t *testing.T) { rapid.Check(t, f) })
