@@ -81,7 +81,7 @@ func one(t *testing.T, sys *dw.System, port int, sql string) string {
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
-	return fmt.Sprintf("%s", bytes.Join(res[0].Rows[0], []byte(" ")))
+	return string(bytes.Join(res[0].Rows[0], []byte(" ")))
 }
 
 // largeSystem is a group whose servers have MEMORY_LIMIT set.

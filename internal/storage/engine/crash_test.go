@@ -178,7 +178,7 @@ func (d *db) giveUp(n, parts int) {
 	d.bulk = true
 	d.h.SetContext(&cancelledAfter{Context: context.Background(), n: parts})
 	lsn, err := d.tryPublish(n, false)
-	d.h.SetContext(nil)
+	d.h.SetContext(context.Background())
 	d.bulk = false
 	if err == nil {
 		err = d.e.WaitHardened(d.t.Context(), lsn)
