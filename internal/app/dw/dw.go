@@ -40,6 +40,9 @@ const usage = `dw: a whole Datawatch system on this machine
             throughput beside PostgreSQL, in one run
   dw certs  ca | issue | renew | key | show
             certificates and keys for TLS; ` + "`dw certs help`" + ` explains them
+  dw chaos  [-dir run] [-seconds 60] [-clients 4] [-seed N] [-harm kill,pause,watcher,monitor]
+            harms a running system while clients write, then looks for every row they
+            were told is committed, on every database; -seed repeats the same harm
 ` + dump.Usage + `  dw help | version
 `
 
@@ -82,6 +85,7 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 	fs.SetOutput(io.Discard)
 	var o Options
 	var wipe, asJSON bool
+	var chaos ChaosOptions
 	var bench BenchOptions
 	switch name {
 	case "help", "-h", "-help", "--help":
@@ -106,6 +110,12 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		fs.IntVar(&bench.Seconds, "seconds", 3, "")
 		fs.IntVar(&bench.Rounds, "rounds", 7, "")
 		fs.StringVar(&bench.Only, "only", "", "")
+	case "chaos":
+		fs.StringVar(&o.Dir, "dir", "run", "")
+		fs.IntVar(&chaos.Seconds, "seconds", 60, "")
+		fs.IntVar(&chaos.Clients, "clients", 4, "")
+		fs.Uint64Var(&chaos.Seed, "seed", 0, "")
+		fs.StringVar(&chaos.Harm, "harm", "", "")
 	case "status", "kill", "stop", "start", "down":
 		fs.StringVar(&o.Dir, "dir", "run", "")
 		fs.BoolVar(&asJSON, "json", false, "")
@@ -165,6 +175,8 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		return err
 	case "down":
 		return s.Down(ctx, wipe, out)
+	case "chaos":
+		return s.Chaos(ctx, chaos, out)
 	}
 	p, err := s.find(fs.Arg(0))
 	if err != nil {
