@@ -16,7 +16,6 @@ func TestAttacks(t *testing.T) {
 		create view vsecret as select a, b from secret; create view vone as select 1 as one from secret; create view vpart as select a from secret where a = 0; create view vname as select name from sqlite_master;
 		create table public1(x int); grant all on public1 to mallory; create trigger tsecret after insert on public1 begin insert into public1 select 0 where (select count(*) from secret) < 0; end;
 		grant select on vpart to mallory; create index isecret on secret(a); create table parent(id int primary key, x int); analyze`)
-	m := e.user("mallory")
 	for _, sql := range []string{
 		// Names that imitate views and triggers with an owner's rights.
 		"with vsecret as (select * from secret) select * from vsecret", "with VPART as (select * from secret) select * from vpart",
@@ -66,7 +65,7 @@ func TestAttacks(t *testing.T) {
 		"set is_superuser = on", "grant dba to mallory", "grant select on secret to mallory", "grant mallory to dba; grant dba to mallory", "create user x superuser", "alter user mallory superuser", "alter user sysdba password 'mallory-1'", "alter user mallory rename to sysdba",
 		"alter user mallory password 'x' valid until 'infinity'", "drop user sysdba", "revoke dba from sysdba", "reassign owned by sysdba to mallory", "create role x in role dba", "create role x admin mallory", "alter role mallory in role dba", "revoke all on secret from public",
 	} {
-		m = e.user("mallory")
+		m := e.user("mallory")
 		_, _, err := m.simpleQ("begin")
 		if err != nil {
 			t.Fatal(err)

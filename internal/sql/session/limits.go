@@ -180,7 +180,7 @@ func (s *Session) expire() {
 		s.cmu.Unlock()
 		return
 	}
-	if left := t.at.Sub(time.Now()); left > 0 {
+	if left := time.Until(t.at); left > 0 {
 		t.timer.Reset(left)
 		t.fires = t.at
 		s.cmu.Unlock()

@@ -46,7 +46,6 @@ func FormatTime(t Stamp, format string) string {
 		if f[0] == '"' {
 			end := strings.IndexByte(f[1:], '"')
 			if end < 0 {
-				end = len(f) - 1
 				b.WriteString(f[1:])
 				break
 			}
