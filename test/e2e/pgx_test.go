@@ -97,6 +97,18 @@ func pgxBatch(t *testing.T, sys *dw.System) {
 		b.Queue("INSERT INTO batch VALUES ($1, $2)", i, fmt.Sprint("row ", i))
 	}
 	b.Queue("SELECT count(*) FROM batch")
+	mustExec(t, sys, "CREATE TABLE bulk(a BIGINT PRIMARY KEY, b TEXT, c NUMERIC(10,2), d TIMESTAMP, e BOOLEAN, f BYTEA)")
+	at := time.Date(2024, 2, 29, 1, 2, 3, 4000, time.UTC)
+	if n, err := c.CopyFrom(t.Context(), pgx.Identifier{"bulk"}, []string{"a", "b", "c", "d", "e", "f"}, pgx.CopyFromSlice(5000, func(i int) ([]any, error) {
+		return []any{int64(i), fmt.Sprint("row ", i), fmt.Sprintf("%d.125", i), at, i%2 == 0, []byte{0, byte(i)}}, nil
+	})); err != nil || n != 5000 {
+		t.Errorf("binary COPY: %d rows, %v", n, err)
+	}
+	var sum string
+	var last time.Time
+	if err := c.QueryRow(t.Context(), "SELECT sum(c)::text, max(d) FROM bulk WHERE e AND f = $1 AND a < 256", []byte{0, 2}).Scan(&sum, &last); err != nil || sum != "2.13" || !last.Equal(at) {
+		t.Errorf("after binary COPY: %s %v %v", sum, last, err)
+	}
 	res := c.SendBatch(t.Context(), b)
 	for range 200 {
 		if _, err := res.Exec(); err != nil {

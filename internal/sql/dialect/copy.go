@@ -12,6 +12,7 @@ type CopySpec struct {
 	Columns []string
 	Query   string // COPY (query) TO: the query; Table is empty
 
+	Binary        bool
 	CSV           bool
 	Delimiter     byte
 	Null          string
@@ -24,9 +25,7 @@ type CopySpec struct {
 func (p *parser) copyStmt() (*Statement, error) {
 	c := &CopySpec{}
 	st := &Statement{Kind: Copy, Tag: "COPY", Copy: c}
-	if p.accept("BINARY") {
-		return unsupported("COPY in binary format"), nil
-	}
+	c.Binary = p.accept("BINARY")
 	if t := p.peek(); t.is("(") {
 		end := closing(p.toks, p.i)
 		if end < 0 || end == p.i+1 {
@@ -151,7 +150,7 @@ func (p *parser) copyOptions(st *Statement) (*Statement, error) {
 				c.CSV = true
 			case "text":
 			case "binary":
-				return unsupported("COPY in binary format"), nil
+				c.Binary = true
 			default:
 				return nil, bad("COPY format %q not recognized", text)
 			}
@@ -260,7 +259,7 @@ func (p *parser) copyOptionList() (opts []copyOption, refused *Statement, err er
 		case "":
 			return opts, nil, nil
 		case "BINARY":
-			return nil, unsupported("COPY in binary format"), nil
+			o.name, o.arg = "FORMAT", &token{kind: tString, val: "binary"}
 		case "FORCE":
 			return nil, unsupported("COPY option FORCE " + p.peek().val), nil
 		case "CSV":

@@ -28,7 +28,6 @@ func TestPGSyntax(t *testing.T) {
 		}
 	}
 	for in, feature := range map[string]string{
-		"copy t from stdin binary":                              "COPY in binary format",
 		"copy t to '/x'":                                        "COPY with a file of the server (use STDIN, STDOUT or psql's \\copy)",
 		"copy t from stdin (force_null (a))":                    "COPY option FORCE_NULL",
 		"create table t(a int) partition by range (a)":          "PARTITION",

@@ -31,26 +31,37 @@ func (c *conn) runCopy(ctx context.Context, p *portal, cp sqlapi.Copier, f *sqla
 	if f.In {
 		return c.copyIn(ctx, p, cp, f)
 	}
-	c.out = appendCopyResponse(c.buf(), 'H', len(f.Columns))
+	c.out = appendCopyResponse(c.buf(), 'H', f)
 	w := copyWriter{c: c, f: f}
-	if f.Header {
+	row := w.row
+	switch {
+	case f.Binary:
+		w.binaryHeader()
+		row = w.binaryRow
+	case f.Header:
 		w.header()
 	}
-	tag, _, err := p.portal.Run(ctx, 0, w.row)
+	tag, _, err := p.portal.Run(ctx, 0, row)
 	if err != nil {
 		return err
 	}
-	p.done = true
+	if p.done = true; f.Binary {
+		w.binaryEnd()
+	}
 	c.out = appendComplete(appendEmpty(c.buf(), 'c'), tag)
 	return nil
 }
 
-func appendCopyResponse(b []byte, typ byte, n int) []byte {
+func appendCopyResponse(b []byte, typ byte, f *sqlapi.Copy) []byte {
 	b, at := begin(b, typ)
-	b = append(b, 0) // text
-	b = binary.BigEndian.AppendUint16(b, uint16(n))
-	for range n {
-		b = append(b, 0, 0)
+	format := byte(0)
+	if f.Binary {
+		format = 1
+	}
+	b = append(b, format)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(f.Columns)))
+	for range f.Columns {
+		b = append(b, 0, format)
 	}
 	return finish(b, at)
 }
@@ -184,10 +195,13 @@ type copyReader struct {
 func (r *copyReader) next(ctx context.Context) ([]sqlapi.Value, error) {
 	if !r.begun {
 		r.begun = true
-		r.c.out = appendCopyResponse(r.c.buf(), 'G', len(r.f.Columns))
+		r.c.out = appendCopyResponse(r.c.buf(), 'G', r.f)
 		r.c.rd.grow(keepRead)
 		r.poked = make(chan struct{})
 		r.stop = context.AfterFunc(ctx, func() { r.c.poke(); close(r.poked) })
+	}
+	if r.f.Binary {
+		return r.binaryNext(ctx)
 	}
 	for {
 		line, err := r.line(ctx)

@@ -61,6 +61,7 @@ type copyPortal struct {
 func (p *copyPortal) Copy() *sqlapi.Copy {
 	f := &sqlapi.Copy{In: strings.HasPrefix(p.t.sql, "copyin"), Delimiter: '\t', Null: `\N`, Columns: []sqlapi.Column{
 		{Name: "a", OID: oidInt4, TypeMod: -1}, {Name: "b", OID: oidText, TypeMod: -1}}}
+	f.Binary = strings.Contains(p.t.sql, "binary")
 	if strings.Contains(p.t.sql, "csv") {
 		f.CSV, f.Delimiter, f.Null, f.Quote, f.Escape = true, ',', "", '"', '"'
 	}

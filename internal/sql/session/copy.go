@@ -42,7 +42,7 @@ func (s *Session) prepareCopy(p *parsed) (*Stmt, error) {
 	*own.Statement = *in.p.Statement
 	own.Text, own.Copy = p.Text, spec
 	out.p = &own
-	c := &sqlapi.Copy{In: spec.In, Columns: in.cols, CSV: spec.CSV, Delimiter: spec.Delimiter, Null: spec.Null,
+	c := &sqlapi.Copy{In: spec.In, Columns: in.cols, Binary: spec.Binary, CSV: spec.CSV, Delimiter: spec.Delimiter, Null: spec.Null,
 		Header: spec.Header, Match: spec.Match, Quote: spec.Quote, Escape: spec.Escape}
 	if spec.In {
 		for i, name := range cols {

@@ -7,6 +7,7 @@ type Copy struct {
 	In      bool     // FROM STDIN; otherwise TO STDOUT
 	Columns []Column // of a line of data, in order
 
+	Binary        bool // everything below is for the others
 	CSV           bool
 	Delimiter     byte
 	Null          string
