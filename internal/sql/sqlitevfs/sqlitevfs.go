@@ -113,7 +113,7 @@ type File struct {
 }
 
 // Written returns how many page writes happened since the last call: what the
-// memory journal of the connection has grown by, roughly.
+// page cache and journal of the connection have been through, roughly.
 func (f *File) Written() int { n := f.written; f.written = 0; return n }
 
 // Err returns, and forgets, the store's own error behind the last failed call.
