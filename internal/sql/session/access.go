@@ -143,6 +143,7 @@ type roles struct {
 	byID    map[int64]*role
 	byName  map[string]*role // lower case
 	members []membership
+	legacy  bool // of the first version: there are no owners yet
 
 	mu      sync.Mutex
 	closure map[int64]map[int64]bool // roles whose privileges one has, itself among them
@@ -183,7 +184,7 @@ func loadRoles(db *sqlite3.Conn) (*roles, error) {
 	if err != nil {
 		return nil, err
 	}
-	if legacy {
+	if r.legacy = legacy; legacy {
 		// Of a database made before there were roles: every user administers.
 		found, err := rowsOf(db, "SELECT NAME, VERIFIER, IS_DEFAULT FROM main."+userTable+" ORDER BY NAME")
 		if err != nil {

@@ -41,7 +41,7 @@ func (s *Session) record(c *conn, cs *cstmt) (done func() error, err error) {
 			if err != nil {
 				return err
 			}
-			if len(found) == 0 && id != sysdbaID {
+			if len(found) == 0 && id != sysdbaID && !a.legacy {
 				made = append(made, lower(n))
 			}
 		}
@@ -104,7 +104,7 @@ func (s *Session) recordSequences(c *conn, p *parsed) (done func() error, err er
 				rel := lower(n)
 				_, known := a.sequences[rel]
 				switch {
-				case p.Verb == "CREATE" && !known && id != sysdbaID:
+				case p.Verb == "CREATE" && !known && id != sysdbaID && !a.legacy:
 					err = exec(c.db, "INSERT OR REPLACE INTO main."+ownerTable+" VALUES(?, ?)", rel, id)
 				case p.Verb == "DROP":
 					err = forget(c, rel, a)

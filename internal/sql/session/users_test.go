@@ -85,3 +85,49 @@ func TestFirst(t *testing.T) {
 	u.exec("grant select on t to b2")
 	e.user("b2").is("select * from t", "5")
 }
+
+// A database of the first version has users only, and each administers. The
+// first statement about users makes the tables of today, and loses nobody.
+func TestUsersOfTheFirstVersion(t *testing.T) {
+	e := newEnv(t)
+	old, err := makeVerifier("old-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := e.client()
+	c.exec("create table t(a int)")
+	err = c.manage("test", func(m *manager) error {
+		for _, sql := range []string{"DROP TABLE main.SYSUSERS", "DROP TABLE main.SYSMEMBERS", "DROP TABLE main.SYSOWNERS", "DROP TABLE main.SYSGRANTS",
+			"CREATE TABLE SYSUSERS(NAME VARCHAR(128) PRIMARY KEY, VERIFIER VARCHAR(512) NOT NULL, IS_DEFAULT INTEGER NOT NULL) WITHOUT ROWID",
+			"INSERT INTO SYSUSERS VALUES('SYSDBA', '" + old + "', 0), ('SECOND', '" + old + "', 1)"} {
+			if err := m.db.Exec(sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.attempt("sysdba", "old-1", false); err != nil {
+		t.Error(err)
+	}
+	second := e.user("second")
+	second.is("select count(*) from t", "0")
+	second.exec("create table t2(a int); drop table t2; alter table t rename to t3")
+	if err := e.attempt("ghost", "old-1", false); err == nil {
+		t.Error("an unknown user gets in")
+	}
+	c.fails("drop user nosuch", "42704") // and is rolled back
+	c.exec("create user u password 'x-1'; grant select on t3 to u")
+	e.user("u").is("select count(*) from t3", "0")
+	second.is("select rolname from pg_roles where rolsuper and rolcanlogin order by 1", "SECOND SYSDBA")
+	for user, password := range map[string]string{"SYSDBA": "old-1", "u": "x-1"} {
+		if err := e.attempt(user, password, false); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	if err := e.attempt("second", "old-1", false); err == nil || codeOf(t, err) != "28000" {
+		t.Errorf("an initial password, from elsewhere: %v", err)
+	}
+}
