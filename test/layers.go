@@ -93,6 +93,7 @@ var defaults = map[string]string{
 	"internal/storage/pagestore time.Now": "used when Options.Now is nil",
 	"internal/sql/session time.Now":       "times that statements ask for and views show, and the limits of one session",
 	"internal/sql/session time.Since":     "how long a commit waits for company, at most 2 ms; how long a slow statement took",
+	"internal/sql/session time.Until":     "the limits of one session",
 }
 
 // tree is what the rules look at.
