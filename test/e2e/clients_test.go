@@ -36,7 +36,11 @@ func TestClients(t *testing.T) {
 	sys := up(t, dw.Options{Mode: "auto", Fast: true})
 	t.Run("psql", func(t *testing.T) { psqlCommands(t, sys) })
 	t.Run("copy", func(t *testing.T) { psqlCopy(t, sys) })
+	t.Run("psql interactive", func(t *testing.T) { psqlInteractive(t, sys) })
 	t.Run("pgbench", func(t *testing.T) { pgbenchRuns(t, sys) })
+	t.Run("node-postgres", func(t *testing.T) { nodePostgres(t, sys) })
+	t.Run("pgJDBC", func(t *testing.T) { pgJDBC(t, sys) })
+	t.Run("database/sql", func(t *testing.T) { databaseSQL(t, sys) })
 }
 
 func psqlCommands(t *testing.T, sys *dw.System) {

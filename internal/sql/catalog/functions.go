@@ -141,8 +141,11 @@ func (s *state) functions() error {
 		}},
 		{"dw_array", -1, det, makeArray},
 		{"dw_element", 2, det, func(ctx sqlite3.Context, a ...sqlite3.Value) {
-			e := Elements(a[0].Text())
-			if n := a[1].Int(); n > 0 && n <= len(e) && e[n-1] != nil {
+			e, n := Elements(a[0].Text()), a[1].Int()
+			if !strings.HasPrefix(a[0].Text(), "{") { // an int2vector counts from 0
+				n++
+			}
+			if n > 0 && n <= len(e) && e[n-1] != nil {
 				ctx.ResultText(*e[n-1])
 			}
 		}},

@@ -105,6 +105,7 @@ type Statement struct {
 	edits     []edit
 	sorted    []edit // as SQL was made of them
 	late      []edit // that go around others at the same place
+	expanded  string // the argument of _pg_expandarray
 	casts     map[int]cast
 	refused   string // found while rewriting: the feature that is not supported
 }

@@ -137,12 +137,23 @@ func (st *Statement) pgSyntax(t []token, i int) (int, bool) {
 			span(end, end, ")")
 			return i + 1, true
 		}
-	case x.is("[") && i > 0 && t[i-1].end == x.start && (t[i-1].isName() || t[i-1].is(")")) && i+2 < len(t) && (t[i+1].kind == tNumber || t[i+1].kind == tIdent) && t[i+2].is("]"):
-		if from := operand(t, i-1, st.casts); from >= 0 {
+	case x.is("[") && i > 0 && t[i-1].end == x.start && (t[i-1].isName() || t[i-1].is(")")):
+		if from, end := operand(t, i-1, st.casts), bracket(t, i); from >= 0 && end > i+1 {
 			st.edits = append(st.edits, edit{t[from].start, t[from].start, "dw_element("})
-			span(i, i+2, ", "+t[i+1].val+")")
-			return i + 2, true
+			span(i, i, ", ")
+			span(end, end, ")")
+			return i, true
 		}
+	case x.is(")"):
+		st.columnAliases(t, i)
+	case x.in("SUBSTRING", "SUBSTR") && at(i+1, "("):
+		st.substring(t, i)
+	case x.is("(") && st.expanded != "" && at(i+2, ".") && at(i+4, ")") && at(i+5, "."): // (s.keys).x
+		span(i, i, "")
+		span(i+4, i+6, "")
+		return i, true
+	case x.isName() && strings.EqualFold(x.val, "information_schema") && at(i+1, ".") && at(i+2, "_PG_EXPANDARRAY") && at(i+3, "("):
+		return st.expandArray(t, i)
 	case x.isName() && strings.EqualFold(x.val, "information_schema") && at(i+1, ".") && i+2 < len(t) && t[i+2].isName():
 		span(i, i+2, QuoteName("information_schema."+strings.ToLower(t[i+2].val)))
 		return i + 2, true

@@ -209,6 +209,8 @@ func (st *Statement) rewrite() error {
 		case x.kind != tIdent && x.kind != tQuoted:
 		case x.is("ILIKE"):
 			st.replace(x, "MATCH")
+		case x.kind == tIdent && i > 0 && t[i-1].is("AS") && !create && x.in("DEFAULT", "TABLE", "INDEX", "CHECK", "UNIQUE", "PRIMARY", "REFERENCES", "FOREIGN", "ORDER", "GROUP", "LIMIT", "CONSTRAINT", "TO", "ADD"):
+			st.replace(x, QuoteName(strings.ToLower(x.val))) // any word may be a title
 		case next(".") && !afterDot && schemaName(x):
 			if x.kind == tIdent && strings.EqualFold(x.val, "pg_catalog") {
 				st.edits = append(st.edits, edit{x.start, t[i+1].end, ""})

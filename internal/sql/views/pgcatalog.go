@@ -50,6 +50,20 @@ type PGSettingRow struct {
 	Reset   string `col:"reset_val,TEXT" null:"zero" doc:"Value of the server."`
 }
 
+// PGKeywordRow is a row of pg_get_keywords().
+type PGKeywordRow struct {
+	Word string `col:"word,TEXT" doc:"The word, lower case."`
+	Code string `col:"catcode,TEXT" doc:"R: reserved."`
+	Desc string `col:"catdesc,TEXT" doc:"reserved."`
+}
+
+var pgKeywords = func() (rows []PGKeywordRow) {
+	for _, w := range strings.Fields("analyze array glob ilike indexed isnull limit notnull offset pragma reindex replace returning top vacuum") {
+		rows = append(rows, PGKeywordRow{w, "R", "reserved"})
+	}
+	return rows
+}()
+
 const pgCatalog = 11
 
 var pgTypes = func() []PGTypeRow {
@@ -96,7 +110,10 @@ var pgTypes = func() []PGTypeRow {
 
 func pgSettings(s Source) []PGSettingRow {
 	context := map[string]string{"READ ONLY": "internal", "IN FILE": "postmaster", "SYS": "sighup", "SESSION": "user"}
-	var rows []PGSettingRow
+	rows := []PGSettingRow{
+		{Name: "max_index_keys", Setting: "32", Cat: "Preset Options", Doc: "Columns of a key that drivers look at.", Context: "internal", VarType: "integer", Source: "default", Boot: "32", Reset: "32"},
+		{Name: "max_identifier_length", Setting: "63", Cat: "Preset Options", Doc: "Length of names, as drivers believe.", Context: "internal", VarType: "integer", Source: "default", Boot: "63", Reset: "63"},
+	}
 	for _, p := range s.Parameters() {
 		r := PGSettingRow{Name: strings.ToLower(p.Name), Setting: p.Value, Cat: "dm.ini", Doc: p.Doc,
 			Context: context[p.Type], VarType: "string", Source: "default", Boot: p.Default, Reset: p.SysValue}
@@ -123,6 +140,7 @@ func defineCatalog() []*View {
 		fixed(view[PGTypeRow]("pg_type", "Types of the protocol.", anywhere, "", nil), pgTypes),
 		view("pg_stat_activity", "Sessions, under PostgreSQL's column names.", anywhere, "", pgActivity),
 		view("pg_locks", "Locks, under PostgreSQL's column names.", anywhere, "", pgLocks),
+		fixed(view[PGKeywordRow]("pg_get_keywords", "Words that drivers quote as names.", anywhere, "", nil), pgKeywords),
 		view("pg_settings", "Parameters of dm.ini under PostgreSQL's column names.", anywhere, "", pgSettings),
 	}
 }
