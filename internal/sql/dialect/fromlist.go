@@ -1,40 +1,7 @@
 package dialect
 
-// What stands in FROM and SQLite lacks: names for the columns of a subquery,
-// and information_schema._pg_expandarray, by which pgJDBC asks for the columns
-// of keys and indexes.
-
-// columnAliases: (SELECT ...) s(a, b) becomes (WITH s(a, b) AS (SELECT ...)
-// SELECT * FROM s) s. Token i is the closing bracket.
-func (st *Statement) columnAliases(t []token, i int) {
-	k := i + 1
-	if k < len(t) && t[k].is("AS") {
-		k++
-	}
-	if k+2 >= len(t) || !t[k].isName() || !t[k+1].is("(") || t[k].in("IN", "ON", "USING", "WHERE", "UNION", "EXCEPT", "INTERSECT", "VALUES", "SELECT", "AND", "OR", "NOT", "OVER", "FILTER", "LIKE") {
-		return
-	}
-	end := k + 2
-	for ; end < len(t) && t[end].isName(); end += 2 {
-		if end+1 < len(t) && t[end+1].is(")") {
-			end++
-			break
-		}
-		if end+1 >= len(t) || !t[end+1].is(",") {
-			return
-		}
-	}
-	if end >= len(t) || !t[end].is(")") || end+1 < len(t) && t[end+1].is("AS") {
-		return
-	}
-	open := opening(t, i)
-	if open < 1 || !t[open-1].in("FROM", "JOIN", ",", "LATERAL") || !t[open+1].in("SELECT", "VALUES", "WITH") {
-		return
-	}
-	at := t[open].end
-	st.edits = append(st.edits, edit{at, at, "WITH dw_c" + st.Text[t[k+1].start:t[end].end] + " AS ("},
-		edit{t[i].start, t[i].start, ") SELECT * FROM dw_c"}, edit{t[k+1].start, t[end].end, ""})
-}
+// information_schema._pg_expandarray, by which pgJDBC asks for the columns of
+// keys and indexes.
 
 // expandArray rewrites the row-making function in a select list, (f(x)).n,
 // (f(x)).x or f(x), to columns of a table that is joined once. Token i is

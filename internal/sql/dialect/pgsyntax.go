@@ -144,8 +144,6 @@ func (st *Statement) pgSyntax(t []token, i int) (int, bool) {
 			span(end, end, ")")
 			return i, true
 		}
-	case x.is(")"):
-		st.columnAliases(t, i)
 	case x.in("SUBSTRING", "SUBSTR") && at(i+1, "("):
 		st.substring(t, i)
 	case x.is("(") && st.expanded != "" && at(i+2, ".") && at(i+4, ")") && at(i+5, "."): // (s.keys).x

@@ -33,7 +33,7 @@ func FuzzCopy(f *testing.F) {
 		client, server := net.Pipe()
 		defer client.Close()
 		l.c <- server
-		client.SetDeadline(time.Now().Add(10 * time.Second))
+		client.SetDeadline(time.Now().Add(4 * time.Second))
 		cut = min(max(cut, 0), len(in))
 		query := []string{"copyin", "copyin csv", "copyin csv header"}[way%3]
 		go client.Write(bytes.Join([][]byte{msgStartup(3<<16, "user", "SYSDBA"), msgQuery(query), msg('d', in[:cut]), msg('d', in[cut:]), msg('c', nil), msgQuery("insert"), msg('X', nil)}, nil))
