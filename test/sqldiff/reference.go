@@ -14,7 +14,7 @@ import (
 
 // Reference is plain SQLite with what the documents promise beyond it: a
 // failed transaction refuses statements until it is rolled back, several
-// statements of one query are one transaction.
+// statements of one query are one transaction, LIKE knows upper and lower case.
 type Reference struct {
 	db     *sqlite3.Conn
 	begun  bool
@@ -33,7 +33,7 @@ func (r *Reference) Reset(context.Context) (err error) {
 			return err
 		}
 	}
-	return r.db.Exec("PRAGMA foreign_keys = ON")
+	return r.db.Exec("PRAGMA foreign_keys = ON; PRAGMA case_sensitive_like = ON")
 }
 
 // Close ends the connection.
