@@ -172,12 +172,13 @@ func timeline(sys *dw.System, from, to time.Time) string {
 		at   time.Time
 		text string
 	}
+	from = from.Truncate(time.Millisecond) // as the logs write it
 	var all []line
 	for _, n := range sys.Names() {
 		for _, l := range logLines(sys, n) {
 			stamp, rest, _ := strings.Cut(strings.TrimPrefix(l, "time="), " ")
 			at, err := time.Parse(time.RFC3339Nano, stamp)
-			if err == nil && at.After(from) && at.Before(to) {
+			if err == nil && !at.Before(from) && at.Before(to) {
 				all = append(all, line{at, at.Format("05.000 ") + n + " " + rest})
 			}
 		}
