@@ -11,6 +11,7 @@ import (
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/ha/walktest"
 )
 
 // A model of a group: instances and watchers that follow the rules the package
@@ -485,7 +486,7 @@ func (m *model) breakLink(a, b string) {
 
 func TestRandomWalksKeepG3(t *testing.T) {
 	taken, failovers := 0, 0
-	walks(t, func(t *rapid.T) {
+	walktest.Run(t, 40, func(t *rapid.T) {
 		m := newModel(t)
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			m.step()

@@ -6,6 +6,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"datawatch/internal/ha/walktest"
+
 	"datawatch/internal/base"
 	"datawatch/internal/ha/fsm"
 )
@@ -128,7 +130,7 @@ func walk(t tester, cfg fsm.Config, seed uint64, databases int, faults []int) {
 // TestRandomWalks: whatever happens, G3 and durability hold, nothing splits,
 // and once faults stop the group becomes healthy again without a hand.
 func TestRandomWalks(t *testing.T) {
-	walks(t, func(rt *rapid.T) {
+	walktest.Run(t, 25, func(rt *rapid.T) {
 		cfg := auto()
 		cfg.Reconnect = rapid.Bool().Draw(rt, "reconnect")
 		cfg.FailoverForce = rapid.Bool().Draw(rt, "force")

@@ -64,8 +64,8 @@ type Database interface {
 	UnlockWrite(h Handle)
 	Hardened() base.LSN
 	WaitHardened(ctx context.Context, lsn base.LSN) error
-	// Flight is closed when the commits that are being hardened now are; nil
-	// when there are none.
+	// Flight is closed when a commit can be of use to the next package: when the
+	// one under way has been shipped or, after that, hardened; nil when none is.
 	Flight() <-chan struct{}
 }
 

@@ -1,19 +1,22 @@
-package confirm
+// Package walktest runs the random walks of the decision packages in their tests.
+// It keeps none of G1-G9 itself; what a walk checks is left to its caller.
+package walktest
 
 import (
 	"flag"
 	"os"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-// walkSeeds are the seeds of the random walks of every run, so that a change is
+// seeds are the seeds of the random walks of every run, so that a change is
 // judged by what it changes; DW_WALKS=random, or -rapid.seed, walks others.
-var walkSeeds = []string{"1", "2", "3"}
+var seeds = []string{"1", "2", "3"}
 
-// walks checks f over all of them.
-func walks(t *testing.T, f func(*rapid.T)) {
+// Run checks f over all of them, so many walks of each.
+func Run(t *testing.T, walks int, f func(*rapid.T)) {
 	t.Helper()
 	given := os.Getenv("DW_WALKS") == "random"
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.seed" || f.Name == "rapid.failfile" })
@@ -31,8 +34,8 @@ func walks(t *testing.T, f func(*rapid.T)) {
 		set("rapid.seed", "0")
 		set("rapid.checks", checks)
 	}()
-	set("rapid.checks", "40")
-	for _, seed := range walkSeeds {
+	set("rapid.checks", strconv.Itoa(walks))
+	for _, seed := range seeds {
 		set("rapid.seed", seed)
 		t.Run("seed "+seed, func(t *testing.T) { rapid.Check(t, f) })
 	}
