@@ -68,6 +68,8 @@ type Server struct {
 	clock       clock.Clock
 	fs          vfs.FS
 	pid         int
+	listen      func(ctx context.Context, addr string) (net.Listener, error)
+	dial        mal.Dialer
 	incarnation string
 	started     time.Time
 	para        *params
@@ -85,7 +87,7 @@ type Server struct {
 	up    atomic.Bool      // the parts above are there
 	links *secure.Endpoint // MAL_PORT and MAL_INST_DW_PORT
 
-	cmdMu   sync.Mutex
+	cmdMu   clock.Mutex
 	running atomic.Value // string: command in progress
 	exiting atomic.Bool
 
@@ -114,6 +116,13 @@ type Options struct {
 	Mount bool
 	// Ready is told when connections are accepted.
 	Ready func()
+	// Started is given the running instance, after Ready.
+	Started func(*Server)
+	// Listen and Dial open ports and links to other instances; nil: TCP.
+	Listen func(ctx context.Context, addr string) (net.Listener, error)
+	Dial   mal.Dialer
+	// PID is what the instance says its process is; 0: this process.
+	PID int
 }
 
 // Run starts an instance from dm.ini and serves until ctx ends (a normal
@@ -127,6 +136,9 @@ func Run(ctx context.Context, cfg *config.Instance, o Options) error {
 	if o.Ready != nil {
 		o.Ready()
 	}
+	if o.Started != nil {
+		o.Started(s)
+	}
 	select {
 	case <-ctx.Done():
 		s.requestStop(stopNormal, "asked to end")
@@ -136,8 +148,8 @@ func Run(ctx context.Context, cfg *config.Instance, o Options) error {
 }
 
 func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err error) {
-	s := &Server{cfg: cfg, name: cfg.DM.InstanceName, log: o.Log, clock: o.Clock, fs: o.FS, pid: os.Getpid(),
-		started: time.Now(), stopCh: make(chan struct{}), patience: abortTime}
+	s := &Server{cfg: cfg, name: cfg.DM.InstanceName, log: o.Log, clock: o.Clock, fs: o.FS, pid: o.PID,
+		listen: o.Listen, dial: o.Dial, started: time.Now(), stopCh: make(chan struct{}), patience: abortTime}
 	if s.fs == nil {
 		s.fs = vfs.OS{}
 	}
@@ -146,6 +158,12 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if s.pid == 0 {
+		s.pid = os.Getpid()
+	}
+	if s.listen == nil {
+		s.listen = mal.ListenTCP
 	}
 	s.running.Store("")
 	s.para = newParams(cfg.DM, s.fs)
@@ -176,7 +194,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		return nil, err
 	}
 	// Ports first: a second start, or a wrong port, must not touch the data.
-	pgLis, err := net.Listen("tcp", net.JoinHostPort(cfg.DM.ListenIP, strconv.Itoa(cfg.DM.PortNum)))
+	pgLis, err := s.listen(ctx, net.JoinHostPort(cfg.DM.ListenIP, strconv.Itoa(cfg.DM.PortNum)))
 	if err != nil {
 		return nil, fmt.Errorf("PORT_NUM = %d: %w", cfg.DM.PortNum, err)
 	}
@@ -199,7 +217,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	}()
 	undo = append(undo, s.pg.Close)
 	if cfg.DWPort != 0 {
-		s.dwLis, err = net.Listen("tcp", net.JoinHostPort(links.DWHost(cfg), strconv.Itoa(cfg.DWPort)))
+		s.dwLis, err = s.listen(ctx, net.JoinHostPort(links.DWHost(cfg), strconv.Itoa(cfg.DWPort)))
 		if err != nil {
 			return nil, fmt.Errorf("port for the watcher, %d: %w", cfg.DWPort, err)
 		}
@@ -300,7 +318,7 @@ func (s *Server) prepareReplication() error {
 	var tr ship.Transport = noTransport{}
 	if m := s.cfg.MAL; m != nil {
 		mc := mal.Config{Self: s.name, CheckInterval: m.CheckInterval, ConnFailInterval: m.ConnFailInterval, LoginTimeout: m.LoginTimeout,
-			CompressLevel: m.CompressLevel, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity}
+			CompressLevel: m.CompressLevel, Dial: s.dial, Listen: s.listen, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity}
 		for _, e := range m.Entries {
 			mc.Entries = append(mc.Entries, mal.Entry{Inst: e.InstName, Host: e.Host, Port: e.Port})
 		}
@@ -399,7 +417,7 @@ func (s *Server) end() error {
 	<-s.stopCh
 	s.log.Info("instance is ending", "why", s.stopWhy)
 	defer s.files.Close()
-	defer os.Remove(s.pidPath())
+	defer s.fs.Remove(s.pidPath())
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	s.cancelSends()
@@ -462,12 +480,28 @@ func (s *Server) closePorts() {
 	}
 }
 
+// Kill ends the instance at once, as the end of its process would: nothing is
+// flushed or told. For whole clusters in one process, whose files and links are
+// cut first; Run returns when every part has ended.
+func (s *Server) Kill() { s.requestStop(stopAbort, "killed") }
+
+// Engine is the database of the instance.
+func (s *Server) Engine() *engine.Engine { return s.eng }
+
+// Sessions is what serves SQL.
+func (s *Server) Sessions() *session.Backend { return s.sess }
+
 func (s *Server) pidPath() string { return filepath.Join(s.cfg.DM.SystemPath, "dmserver.pid") }
 
 // writePID tells tools which process serves this database. The lock on the
 // database is the engine's, not this file.
 func (s *Server) writePID() error {
-	return os.WriteFile(s.pidPath(), []byte(strconv.Itoa(s.pid)+"\n"), 0o644)
+	f, err := s.fs.Create(s.pidPath(), true)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(strconv.Itoa(s.pid)+"\n"), 0)
+	return errors.Join(err, f.Close())
 }
 
 // tls is what SQL clients are offered, nil without SSL_CERT.

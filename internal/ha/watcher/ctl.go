@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
+
+	"datawatch/internal/config"
+	"datawatch/internal/vfs"
 )
 
 // dmwatcher.ctl exists only for a split database (manual 3.5): three lines,
@@ -16,8 +17,8 @@ const ctlVersion = "DMWATCHER CTL 1"
 
 // readCtl reports whether the database is marked Split, and why. A file that
 // cannot be understood counts as Split: it was written for that reason only.
-func readCtl(path string) (split bool, desc string, err error) {
-	b, err := os.ReadFile(path)
+func readCtl(fsys vfs.FS, path string) (split bool, desc string, err error) {
+	b, err := config.ReadFrom(fsys)(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, "", nil
 	}
@@ -32,24 +33,10 @@ func readCtl(path string) (split bool, desc string, err error) {
 }
 
 // writeCtl marks the database Split.
-func writeCtl(path, desc string) error {
+func writeCtl(fsys vfs.FS, path, desc string) error {
 	desc = strings.Join(strings.Fields(desc), " ")
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
-	if err != nil {
+	if err := config.SaveFile(fsys, path, fmt.Appendf(nil, "%s\nSTATUS SPLIT\n[!!! %s !!!]\n", ctlVersion, desc)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = fmt.Fprintf(f, "%s\nSTATUS SPLIT\n[!!! %s !!!]\n", ctlVersion, desc)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

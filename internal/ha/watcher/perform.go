@@ -49,7 +49,7 @@ func (g *Guard) perform(a fsm.Action) {
 	case fsm.WriteCtl:
 		g.deps.Log.Error("[!!! " + e.Desc + " !!!]")
 		msg := ""
-		if err := writeCtl(g.cfg.CtlPath, e.Desc); err != nil {
+		if err := writeCtl(g.deps.FS, g.cfg.CtlPath, e.Desc); err != nil {
 			msg = err.Error()
 			g.deps.Log.Error("dmwatcher.ctl", "error", err)
 		}

@@ -32,6 +32,7 @@ import (
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
 	"datawatch/internal/secure"
+	"datawatch/internal/vfs"
 )
 
 const (
@@ -69,6 +70,7 @@ type Deps struct {
 	Listen func(addr string) (net.Listener, error)
 	Secure *secure.Endpoint // links that only programs of the group can open; nil: plain
 	Procs  Processes
+	FS     vfs.FS // of dmwatcher.ctl; nil: the operating system's
 	// Unserved tells why clients cannot reach an address of this machine, ""
 	// when they can or that is not known.
 	Unserved func(ctx context.Context, host string) string
@@ -131,6 +133,9 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	if deps.Unserved == nil {
 		deps.Unserved = unserved
 	}
+	if deps.FS == nil {
+		deps.FS = vfs.OS{}
+	}
 	if deps.Procs == nil {
 		deps.Procs = OSProcesses{}
 	}
@@ -138,7 +143,7 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 		deps.Log = slog.Default()
 	}
 	deps.Log = deps.Log.With("group", cfg.FSM.Group, "inst", cfg.FSM.Name)
-	split, desc, err := readCtl(cfg.CtlPath)
+	split, desc, err := readCtl(deps.FS, cfg.CtlPath)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"datawatch/internal/base"
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/vfs"
 	"datawatch/internal/wire"
 )
 
@@ -442,13 +443,13 @@ func TestMonitorCommandsAndGarbage(t *testing.T) {
 
 func TestControlFile(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "dmwatcher.ctl")
-	if split, _, err := readCtl(p); split || err != nil {
+	if split, _, err := readCtl(vfs.OS{}, p); split || err != nil {
 		t.Fatal(split, err)
 	}
-	if err := writeCtl(p, "because\nof this"); err != nil {
+	if err := writeCtl(vfs.OS{}, p, "because\nof this"); err != nil {
 		t.Fatal(err)
 	}
-	if split, d, err := readCtl(p); !split || d != "because of this" || err != nil {
+	if split, d, err := readCtl(vfs.OS{}, p); !split || d != "because of this" || err != nil {
 		t.Fatalf("%v %q %v", split, d, err)
 	}
 	full, _ := os.ReadFile(p)
@@ -456,7 +457,7 @@ func TestControlFile(t *testing.T) {
 		if err := os.WriteFile(p, full[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if split, _, err := readCtl(p); !split || err != nil {
+		if split, _, err := readCtl(vfs.OS{}, p); !split || err != nil {
 			t.Fatalf("cut at %d: %v %v", cut, split, err)
 		}
 	}

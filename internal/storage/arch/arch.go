@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"sort"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,7 +88,7 @@ type Archive struct {
 
 	hold atomic.Uint64 // GSEQ: files with this package or later ones stay; 0: none must
 
-	mu     sync.Mutex
+	mu     clock.Mutex
 	closed bool
 	files  []*file // by GSEQ; only the last may be open for writing
 	size   int64   // bytes of all files, as far as packages go

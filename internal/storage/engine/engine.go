@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/storage/arch"
 	"datawatch/internal/storage/ctl"
 	"datawatch/internal/storage/pagestore"
@@ -33,9 +34,9 @@ type Engine struct {
 
 	pmnt, magic base.Magic // PMNT_MAGIC and DB_MAGIC, which never change
 
-	opMu sync.Mutex // one administrative operation at a time
-	cmu  sync.Mutex // one checkpoint at a time
-	fmu  sync.Mutex // one AppendForeign at a time
+	opMu clock.Mutex // one administrative operation at a time
+	cmu  clock.Mutex // one checkpoint at a time
+	fmu  clock.Mutex // one AppendForeign at a time
 
 	mu        sync.Mutex
 	ctl       ctl.Control
@@ -74,7 +75,7 @@ type Engine struct {
 	kickF   chan struct{}
 	kickC   chan struct{}
 	resume  chan struct{} // wakes a wait for disk space
-	closeMu sync.Mutex
+	closeMu clock.Mutex
 	closed  bool
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/storage/page"
 	"datawatch/internal/storage/redo"
 	"datawatch/internal/vfs"
@@ -92,11 +93,11 @@ type Store struct {
 
 	builder redo.Builder // of the owner of the write lock
 
-	amu   sync.Mutex // one Apply at a time
+	amu   clock.Mutex // one Apply at a time
 	work  map[uint32]applied
 	parts *parts // of a large transaction whose last part has not been applied; nil: none
 
-	cmu sync.Mutex // one checkpoint at a time
+	cmu clock.Mutex // one checkpoint at a time
 
 	published, rolledBack, diskReads atomic.Int64
 }

@@ -31,6 +31,7 @@ import (
 	"sync"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/storage/redo"
 	"datawatch/internal/storage/twin"
 	"datawatch/internal/vfs"
@@ -105,11 +106,11 @@ type Log struct {
 	gap    int64  // least distance of marks
 	static header // identity; state as read by Open
 
-	appendMu sync.Mutex // one Append at a time
+	appendMu clock.Mutex // one Append at a time
 	buf      []byte
 	newMarks []mark
 
-	headerMu sync.Mutex // one header write at a time
+	headerMu clock.Mutex // one header write at a time
 	twin     *twin.Header
 
 	mu      sync.Mutex // guards what follows; never held during input or output
