@@ -121,6 +121,7 @@ type snapshot struct {
 	triggers []trigger
 	acc      *Access
 	database string
+	comments map[relCol]string
 	rows     map[string][][]any         // by table
 	index    map[string]map[any][][]any // by table and column
 }
@@ -270,6 +271,9 @@ func (s *snapshot) load(db *sqlite3.Conn, schema string, hidden func(string) boo
 	}
 	if schema == "main" {
 		if err := s.loadSequences(db); err != nil {
+			return err
+		}
+		if err := s.loadComments(db); err != nil {
 			return err
 		}
 	}

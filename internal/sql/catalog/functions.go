@@ -84,6 +84,12 @@ func (s *state) functions() error {
 		}
 		return nil
 	})
+	comment := lookup(func(n *snapshot, oid int64, a []sqlite3.Value) any { // of a table, or of its column with that number
+		if len(a) > 1 && a[1].Type() == sqlite3.INTEGER {
+			return n.comment(n.byOID[oid], a[1].Int64())
+		}
+		return n.comment(n.byOID[oid], 0)
+	})
 	expr := text(func(a []string) any { return a[0] })
 	yes := value(true)
 	null := value(nil)
@@ -125,7 +131,7 @@ func (s *state) functions() error {
 		{"pg_get_function_identity_arguments", 1, inn, null}, {"pg_get_partkeydef", 1, inn, null},
 		{"pg_get_statisticsobjdef_columns", 1, inn, null}, {"pg_relation_is_publishable", 1, inn, value(false)},
 		{"pg_table_is_visible", 1, inn, yes}, {"pg_type_is_visible", 1, inn, yes}, {"pg_function_is_visible", 1, inn, yes},
-		{"obj_description", 1, inn, null}, {"obj_description", 2, inn, null}, {"col_description", 2, inn, null}, {"shobj_description", 2, inn, null},
+		{"obj_description", 1, inn, comment}, {"obj_description", 2, inn, comment}, {"col_description", 2, inn, comment}, {"shobj_description", 2, inn, null},
 		{"pg_encoding_to_char", 1, det, value("UTF8")}, {"pg_tablespace_location", 1, inn, value("")},
 		{"pg_table_size", 1, inn, null}, {"pg_relation_size", 1, inn, null}, {"pg_total_relation_size", 1, inn, null},
 		{"pg_indexes_size", 1, inn, null}, {"pg_database_size", 1, inn, null}, {"pg_size_pretty", 1, det, sizePretty},

@@ -137,7 +137,7 @@ var tables = []table{
 	{"pg_proc", "oid bigint, proname name, pronamespace bigint, proowner bigint, prolang bigint, prokind char(1), prorettype bigint, proargtypes text, proargnames text, prosrc text, proretset boolean, provolatile char(1), pronargs smallint", nil},
 	{"pg_language", "oid bigint, lanname name", nil},
 	{"pg_extension", "oid bigint, extname name, extowner bigint, extnamespace bigint, extversion text", nil},
-	{"pg_description", "objoid bigint, classoid bigint, objsubid int, description text", nil},
+	{"pg_description", "objoid bigint, classoid bigint, objsubid int, description text", pgDescription},
 	{"pg_shdescription", "objoid bigint, classoid bigint, description text", nil},
 	{"pg_auth_members", "roleid bigint, member bigint, grantor bigint, admin_option boolean", pgAuthMembers},
 	{"pg_db_role_setting", "setdatabase bigint, setrole bigint, setconfig text", nil},

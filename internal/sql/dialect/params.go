@@ -203,7 +203,7 @@ func (st *Statement) TableNames() []string {
 	var out []string
 	t := st.toks
 	for i := 0; i+1 < len(t); i++ {
-		if t[i].in("FROM", "JOIN", "INTO", "UPDATE", "TABLE") && t[i+1].isName() {
+		if (t[i].in("FROM", "JOIN", "INTO", "UPDATE", "TABLE") || t[i].is("USING") && st.Tag == "DELETE") && t[i+1].isName() {
 			out = append(out, t[i+1].val)
 		}
 	}

@@ -33,6 +33,7 @@ const (
 	Grant                   // Grant
 	Reassign                // Tables: the owners of now; Name: the new one
 	AlterOwner              // Name; Value: the new owner
+	Comment                 // Verb: TABLE, VIEW, COLUMN, SEQUENCE; Name; Value: the column; Tables: the text; Default: none
 	Unsupported             // Name: the feature
 	NoOp                    // Tag: accepted, does nothing
 	Copy                    // Copy
@@ -303,8 +304,10 @@ func (p *parser) parse() (*Statement, error) {
 		return p.fetch(first.up)
 	case "CLOSE":
 		return p.closeCursor()
-	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "MERGE", "COMMENT", "SECURITY", "DO", "IMPORT", "REFRESH", "LOAD":
+	case "LISTEN", "UNLISTEN", "NOTIFY", "CLUSTER", "MERGE", "SECURITY", "DO", "IMPORT", "REFRESH", "LOAD":
 		return unsupported(first.up), nil
+	case "COMMENT":
+		return p.comment()
 	case "ATTACH", "DETACH":
 		return unsupported(first.up + " DATABASE"), nil
 	case "GRANT", "REVOKE":

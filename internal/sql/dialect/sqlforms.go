@@ -225,11 +225,37 @@ func (st *Statement) otherForms(t []token, i int) bool {
 	case x.is("ON") && i > 0 && t[i-1].is("DISTINCT") && i+1 < len(t) && t[i+1].is("("):
 		st.refused = "SELECT DISTINCT ON"
 	case x.is("USING") && st.Tag == "DELETE" && i > 2 && t[i-1].isName() && i+1 < len(t) && t[i+1].isName():
-		st.refused = "DELETE ... USING"
+		st.deleteUsing(t, i)
 	case x.is("TABLESAMPLE") && i > 1:
 		st.refused = "TABLESAMPLE"
 	case x.in("CUBE", "ROLLUP") && i > 0 && t[i-1].is("BY"), x.is("GROUPING") && i+1 < len(t) && t[i+1].is("SETS"):
 		st.refused = "GROUP BY " + x.up
 	}
 	return st.refused != ""
+}
+
+// deleteUsing: DELETE FROM t [AS a] USING x WHERE c becomes DELETE FROM t AS a
+// WHERE a.rowid IN (SELECT a.rowid FROM t AS a, x WHERE c). What RETURNING
+// names is the table's.
+func (st *Statement) deleteUsing(t []token, using int) {
+	from := using
+	for from > 0 && !t[from].is("FROM") {
+		from--
+	}
+	if from+1 < using && t[from+1].is("ONLY") {
+		from++
+	}
+	end, depth := len(t), 0
+	for k := using + 1; k < end; k++ {
+		if depth += nest(t[k]); depth < 0 || depth == 0 && t[k].is("RETURNING") {
+			end = k
+		}
+	}
+	name := st.Text[t[using-1].start:t[using-1].end]
+	if using-from > 2 && !t[using-2].in(".", "AS") && !t[using-2].isName() {
+		return // a syntax error
+	}
+	table := st.Text[t[from+1].start:t[using-1].end]
+	st.edits = append(st.edits, edit{t[using].start, t[using].end, "WHERE " + name + "._rowid_ IN (SELECT " + name + "._rowid_ FROM " + table + ","},
+		edit{t[end-1].end, t[end-1].end, ")"})
 }

@@ -34,7 +34,7 @@ const (
 // systemTable reports the server's own tables.
 func systemTable(name string) bool {
 	switch strings.ToUpper(name) {
-	case userTable, memberTable, ownerTable, grantTable, seqTable:
+	case userTable, memberTable, ownerTable, grantTable, seqTable, commentTable:
 		return true
 	}
 	return false
@@ -167,6 +167,7 @@ type relations struct {
 	byTable   map[string][]*definition // triggers
 	sequences map[string]string        // by name: the table whose column each belongs to, or ""
 	ctes      map[string]bool          // names of WITH queries in definitions
+	comments  bool                     // there is a table of comments
 }
 
 // privSet is what one role was granted on one table.
@@ -276,6 +277,7 @@ func loadRelations(db *sqlite3.Conn) (*relations, error) {
 			r.byTable[d.table] = append(r.byTable[d.table], d)
 		}
 	}
+	r.comments = have[commentTable]
 	if have[seqTable] {
 		if found, err = rowsOf(db, "SELECT NAME, coalesce(OWNER_TABLE, '') FROM main."+seqTable); err != nil {
 			return nil, err

@@ -125,6 +125,9 @@ func (s *Session) recordSequences(c *conn, p *parsed) (done func() error, err er
 }
 
 func forget(c *conn, rel string, a *access) error {
+	if err := forgetComments(c, rel, a); err != nil {
+		return err
+	}
 	if _, ok := a.owners[rel]; ok {
 		if err := exec(c.db, "DELETE FROM main."+ownerTable+" WHERE REL = ?", rel); err != nil {
 			return err
@@ -138,6 +141,9 @@ func forget(c *conn, rel string, a *access) error {
 
 func renamed(c *conn, rel string, w *words, a *access) error {
 	table, from, to := w.rename()
+	if err := moveComments(c, rel, table, from, to, a); err != nil {
+		return err
+	}
 	_, owned := a.owners[rel]
 	switch {
 	case table:

@@ -287,6 +287,9 @@ func (s *Session) Sync(ctx context.Context, failed bool) error {
 	defer s.leave()
 	s.simple = 0
 	if s.tx.active && !s.tx.implicit {
+		if failed { // in the protocol, where the session has not seen it: a bad parameter in Bind
+			s.failTx()
+		}
 		return nil
 	}
 	s.closeCursors()
@@ -351,14 +354,22 @@ func (s *Session) fail(err error, st *Stmt) error {
 	switch {
 	case s.tx.active && s.tx.implicit:
 		s.rollbackTx()
-	case s.tx.active && !s.tx.failed:
-		s.tx.failed = true
-		if len(s.tx.saves) == 0 {
-			s.releaseTx() // nothing can be saved: let other writers go on
-		}
-		s.setStatus()
+	case s.tx.active:
+		s.failTx()
 	}
 	return s.errorSeen(e)
+}
+
+// failTx makes the transaction a failed one.
+func (s *Session) failTx() {
+	if s.tx.failed {
+		return
+	}
+	s.tx.failed = true
+	if len(s.tx.saves) == 0 {
+		s.releaseTx() // nothing can be saved: let other writers go on
+	}
+	s.setStatus()
 }
 
 const (

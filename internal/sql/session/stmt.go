@@ -206,13 +206,7 @@ func place(items []dialect.Item, n int) []*dialect.Item {
 // columnTypes looks a column up in the tables that the statement reads: those
 // that the text names come before those that foreign keys look into.
 func (c *conn) columnTypes(cs *cstmt, p *parsed, table, name string) (all []dialect.Type) {
-	add := func(table string) {
-		t := dialect.Type{Mod: -1}
-		if decl, _, _, _, _, err := c.db.TableColumnMetadata("", table, name); err == nil {
-			t = dialect.TypeOf(decl)
-		}
-		all = append(all, t)
-	}
+	add := func(table string) { all = append(all, c.columnType(table, name)) }
 	if table != "" {
 		add(table)
 		return all
@@ -237,6 +231,18 @@ func (c *conn) columnTypes(cs *cstmt, p *parsed, table, name string) (all []dial
 		}
 	}
 	return all
+}
+
+// columnType is the declared type of a column of a table or view; OID 0: there
+// is none, or no such column.
+func (c *conn) columnType(table, name string) dialect.Type {
+	if decl, _, _, _, _, err := c.db.TableColumnMetadata("", table, name); err == nil {
+		return dialect.TypeOf(decl)
+	}
+	if col := c.table(table).column(name, 0); col != nil { // of a view
+		return col.typ
+	}
+	return dialect.Type{Mod: -1}
 }
 
 func containsFold(names []string, name string) bool {
@@ -282,11 +288,7 @@ func (st *Stmt) paramTypes(c *conn, cs *cstmt, oids []uint32) {
 // insertType is the type of the column an INSERT puts a parameter into.
 func (c *conn) insertType(h dialect.ParamHint) dialect.Type {
 	if h.Column != "" {
-		decl, _, _, _, _, err := c.db.TableColumnMetadata("", h.Table, h.Column)
-		if err != nil {
-			return dialect.Type{Mod: -1}
-		}
-		return dialect.TypeOf(decl)
+		return c.columnType(h.Table, h.Column)
 	}
 	t := dialect.Type{Mod: -1}
 	cs, err := c.prepare("SELECT type FROM pragma_table_info($1) WHERE cid = $2")

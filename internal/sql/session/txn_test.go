@@ -548,3 +548,26 @@ func TestRowsUnderTheWriteLock(t *testing.T) {
 		})
 	}
 }
+
+// TestProtocolErrorFailsTransaction: what the protocol refuses (a parameter that
+// cannot be read) fails the transaction as a statement's error does.
+func TestProtocolErrorFailsTransaction(t *testing.T) {
+	e := newEnv(t)
+	c := e.client()
+	c.exec("create table t(id int primary key)")
+	c.exec("begin")
+	c.exec("insert into t values(1)")
+	if err := c.Sync(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.TxStatus(); got != sqlapi.TxFailed {
+		t.Fatalf("status %c", got)
+	}
+	c.fails("insert into t values(2)", "25P02")
+	c.is("commit", "ROLLBACK")
+	c.is("select count(*) from t", "0")
+	c.exec("begin; insert into t values(1); savepoint a; insert into t values(2)")
+	c.Sync(t.Context(), true)
+	c.exec("rollback to a; commit")
+	c.is("select id from t", "1")
+}

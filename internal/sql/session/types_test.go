@@ -119,3 +119,19 @@ func TestDefaults(t *testing.T) {
 	c.exec("create table s(id serial primary key, v int); insert into s values(default, 5)")
 	c.is("select id from s", "1")
 }
+
+// TestViewParameters: a parameter compared with a view's column has its type.
+func TestViewParameters(t *testing.T) {
+	c := newEnv(t).client()
+	c.exec("create table t(id int primary key, d date, n int); create view v as select id as k, d, n + 0 as m from t")
+	for sql, want := range map[string]uint32{"select k from v where k < $1": 23, "select k from v where v.d < $1": 1082, "select k from v x where x.k = $1": 23} {
+		st, err := c.Prepare(t.Context(), sql, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := st.ParamOIDs(); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %v, want %d", sql, got, want)
+		}
+		st.Close()
+	}
+}

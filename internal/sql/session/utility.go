@@ -184,6 +184,8 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, s.reassign(st)
 	case dialect.AlterOwner:
 		return st.Tag, s.alterOwner(st)
+	case dialect.Comment:
+		return st.Tag, s.comment(st)
 	case dialect.LockTable:
 		return st.Tag, s.lockTable(st)
 	case dialect.Vacuum, dialect.Analyze:
