@@ -44,7 +44,8 @@ const (
 	nsInfo    = 13000
 	nsTemp    = 13001
 
-	firstOID = 16384   // + row number in sqlite_schema
+	// FirstOID and the row number in sqlite_schema are the number of a table.
+	FirstOID = 16384
 	tempOID  = 1 << 29 // of temporary objects
 	keyOID   = 1 << 28 // + table: the index that a row number is
 	conOID   = 3 << 28 // + running number: constraints, defaults
@@ -182,7 +183,7 @@ func each(db *sqlite3.Conn, sql string, fn func(st *sqlite3.Stmt), args ...strin
 
 // load reads one of SQLite's schemas.
 func (s *snapshot) load(db *sqlite3.Conn, schema string, hidden func(string) bool) error {
-	base := int64(firstOID)
+	base := int64(FirstOID)
 	table := "main.sqlite_schema"
 	if schema == "temp" {
 		base, table = tempOID, "temp.sqlite_temp_schema"

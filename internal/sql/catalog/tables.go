@@ -46,7 +46,7 @@ var tables = []table{
 	{"pg_database", `oid bigint, datname name, datdba bigint, encoding int, datlocprovider char(1), datistemplate boolean,
 	datallowconn boolean, datconnlimit int, datfrozenxid bigint, datminmxid bigint, dattablespace bigint, datcollate text, datctype text,
 	daticulocale text, datcollversion text, datacl text`, func(s *snapshot) [][]any {
-		return [][]any{row(firstOID, s.database, ownerOID, 6, "c", false, true, -1, 0, 0, 1663, "C", "C", nil, nil, nil)}
+		return [][]any{row(FirstOID, s.database, ownerOID, 6, "c", false, true, -1, 0, 0, 1663, "C", "C", nil, nil, nil)}
 	}},
 	{"pg_roles", `oid bigint, rolname name, rolsuper boolean, rolinherit boolean, rolcreaterole boolean, rolcreatedb boolean,
 	rolcanlogin boolean, rolreplication boolean, rolconnlimit int, rolpassword text, rolvaliduntil timestamptz, rolbypassrls boolean,

@@ -91,7 +91,8 @@ func appendRowDescription(b []byte, cols []sqlapi.Column, formats []int16) []byt
 	b = binary.BigEndian.AppendUint16(b, uint16(len(cols)))
 	for i, c := range cols {
 		b = appendCStr(b, c.Name)
-		b = append(b, 0, 0, 0, 0, 0, 0) // no table, no column number
+		b = binary.BigEndian.AppendUint32(b, c.Table)
+		b = binary.BigEndian.AppendUint16(b, c.Number)
 		b = binary.BigEndian.AppendUint32(b, c.OID)
 		b = binary.BigEndian.AppendUint16(b, uint16(c.Size))
 		b = binary.BigEndian.AppendUint32(b, uint32(c.TypeMod))

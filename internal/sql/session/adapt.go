@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"datawatch/internal/sql/catalog"
 	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 	"datawatch/internal/sql/value"
@@ -22,6 +23,8 @@ import (
 type tableInfo struct {
 	cols   []columnInfo
 	byName map[string]int
+	oid    uint32            // in pg_class; 0 for what is not there
+	number map[string]uint16 // of the columns in pg_attribute
 }
 
 type columnInfo struct {
@@ -41,7 +44,7 @@ func (c *conn) table(name string) *tableInfo {
 	rec, was := c.rec, c.internal
 	c.internal = true
 	defer func() { c.rec, c.internal = rec, was }()
-	cs, err := c.prepare("SELECT name, type, dflt_value, pk, hidden FROM pragma_table_xinfo($1)")
+	cs, err := c.prepare("SELECT name, type, dflt_value, pk, hidden, (SELECT rowid FROM main.sqlite_schema WHERE type = 'table' AND name = $1 COLLATE NOCASE) FROM pragma_table_xinfo($1)")
 	if err != nil {
 		return nil
 	}
@@ -59,7 +62,13 @@ func (c *conn) table(name string) *tableInfo {
 			break
 		}
 		if ti == nil {
-			ti = &tableInfo{byName: map[string]int{}}
+			ti = &tableInfo{byName: map[string]int{}, number: map[string]uint16{}}
+			if n := cs.s.ColumnInt64(5); n > 0 {
+				ti.oid = uint32(catalog.FirstOID + n)
+			}
+		}
+		if cs.s.ColumnInt(4) != 1 {
+			ti.number[fold(cs.s.ColumnText(0))] = uint16(len(ti.number) + 1)
 		}
 		if cs.s.ColumnInt(4) != 0 { // hidden or generated: not assigned by position
 			ti.byName[fold(cs.s.ColumnText(0))] = -1

@@ -170,6 +170,11 @@ func (st *Stmt) describe(c *conn, cs *cstmt, oids []uint32) {
 			}
 		}
 		col.OID, col.TypeMod, col.Size = t.OID, t.Mod, dialect.SizeOf(t.OID)
+		if table := cs.s.ColumnTableName(i); table != "" && cs.s.ColumnDatabaseName(i) == "main" {
+			if ti := c.table(table); ti != nil && ti.oid != 0 {
+				col.Table, col.Number = ti.oid, ti.number[fold(cs.s.ColumnOriginName(i))]
+			}
+		}
 	}
 }
 

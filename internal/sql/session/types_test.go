@@ -1,6 +1,10 @@
 package session
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
 
 // TestAssign: what a value becomes in a column of a declared type, written as
 // literal, expression, parameter and SELECT; errors as PostgreSQL 15 gives them.
@@ -131,6 +135,33 @@ func TestViewParameters(t *testing.T) {
 		}
 		if got := st.ParamOIDs(); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: %v, want %d", sql, got, want)
+		}
+		st.Close()
+	}
+}
+
+// TestColumnOrigins: clients learn which column of which table a result column
+// is, by the numbers of pg_class and pg_attribute.
+func TestColumnOrigins(t *testing.T) {
+	c := newEnv(t).client()
+	c.exec("create table other(x int); create table t(id int primary key, g int generated always as (id + 1), v text); create view w as select v from t; create temp table tt(a int)")
+	for sql, want := range map[string]string{
+		"select v as renamed, id + 1, x.id, g from t x": "t.v 0 t.id t.g", "select v from w": "t.v", "select a from tt": "0",
+		"insert into t(id, v) values(1, 'a') returning id": "t.id", "select relname from pg_class": "0"} {
+		st, err := c.Prepare(t.Context(), sql, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, col := range st.Columns() {
+			if col.Table == 0 && col.Number == 0 {
+				got = append(got, "0")
+				continue
+			}
+			got = append(got, c.exec(fmt.Sprintf("select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid where c.oid = %d and a.attnum = %d", col.Table, col.Number)))
+		}
+		if g := strings.Join(got, " "); g != want {
+			t.Errorf("%s: %q, want %q", sql, g, want)
 		}
 		st.Close()
 	}

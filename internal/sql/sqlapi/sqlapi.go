@@ -10,6 +10,10 @@ type Column struct {
 	OID     uint32 // PostgreSQL type OID; 25 (text) when nothing better is known
 	Size    int16  // -1 for variable length
 	TypeMod int32  // -1 for none
+	// Table is the number in pg_class of the table that the column is of, Number
+	// its number there, from 1; 0 and 0 for an expression or a view's column.
+	Table  uint32
+	Number uint16
 }
 
 // Kind is the storage class of a value.
