@@ -250,6 +250,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		WriterCache:  shareMemory(cfg.DM.MemoryLimit, cfg.DM.Buffer, cfg.DM.RedosBufSize).writerCache,
 		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog,
 		Clock: s.clock, Login: s.loginPolicy, Rules: rules.Rules})
+	undo = append(undo, s.closeSessions)
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)
 	s.eng.OnChange(s.changed)
@@ -462,6 +463,7 @@ func (s *Server) abort() {
 		s.pg.Close()
 		s.closePorts()
 		s.closeReplication()
+		s.closeSessions()
 	}()
 	t := s.clock.NewTimer(s.patience)
 	defer t.Stop()
@@ -470,6 +472,13 @@ func (s *Server) abort() {
 	case <-t.C:
 		s.log.Error("something does not stop; ending all the same", "after", s.patience)
 	}
+}
+
+// closeSessions ends what serves SQL when the database is gone already.
+func (s *Server) closeSessions() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
+	defer cancel()
+	_ = s.sess.Close(ctx, "the server is shutting down")
 }
 
 func (s *Server) closePorts() {

@@ -1,0 +1,53 @@
+package cluster
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestTakeover: the host of the primary loses its power; the standby takes over,
+// nothing acknowledged or seen is lost, and the old primary comes back as a
+// standby (G1-G3, G6).
+func TestTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := settings{dbs: 2, confirm: true, auto: true, restart: true, reconnect: true, force: true, errorTime: 5, instErrorTime: 5,
+			recoverTime: 3, malCheck: 1, malFail: 3, ckpt: 5, clients: 3, readers: 2}
+		w := newWorld(1, cfg)
+		defer w.stop()
+		defer func() {
+			if f := w.chain.failed(); len(f) > 0 {
+				t.Error(f)
+				w.dump(t)
+			}
+		}()
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		if !w.settle(time.Minute) {
+			return
+		}
+		w.log("test", "whole; now the power goes")
+		time.Sleep(3 * time.Second)
+		before := w.chain.acks
+		w.hosts[0].cut()
+		time.Sleep(20 * time.Second)
+		if after := w.chain.acks; before == 0 || after == before || w.chain.opener != "B" {
+			w.chain.fault("%d commits before, %d after, the last by %s", before, after, w.chain.opener)
+		}
+		w.hosts[0].boot()
+		w.settle(time.Minute)
+		t.Logf("%d acknowledged, %d unknown, %d reads", w.chain.acks, w.chain.unknown, w.chain.reads)
+	})
+}
+
+// dump prints the end of the trace.
+func (w *world) dump(t testing.TB) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t.Logf("seed %d: %v", w.seed, w.cfg)
+	for _, l := range w.trace[max(0, len(w.trace)-400):] {
+		fmt.Println(l)
+	}
+}
