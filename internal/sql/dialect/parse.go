@@ -101,6 +101,7 @@ type Statement struct {
 	SQL       string // Kind SQL: what SQLite gets
 	ForUpdate bool   // the statement had FOR UPDATE: it takes the write lock
 	Temp      bool   // it creates a temporary object
+	Hidden    int    // the last columns of the result, which the client does not get
 	Rows      bool   // INSERT, UPDATE ...: the tag ends with a count
 	toks      []token
 	edits     []edit

@@ -38,6 +38,9 @@ func (st *Statement) Items() []Item {
 		}
 		if lo > 0 && lo < len(t) && t[lo].in("DISTINCT", "ALL") {
 			lo++
+			if lo+1 < len(t) && t[lo].is("ON") && t[lo+1].is("(") {
+				lo = closing(t, lo+1) + 1
+			}
 		}
 	case "INSERT", "UPDATE", "DELETE":
 		for i, x := range t {

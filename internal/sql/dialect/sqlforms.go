@@ -223,7 +223,7 @@ func (st *Statement) otherForms(t []token, i int) bool {
 		st.replace(x, "")
 		return true
 	case x.is("ON") && i > 0 && t[i-1].is("DISTINCT") && i+1 < len(t) && t[i+1].is("("):
-		st.refused = "SELECT DISTINCT ON"
+		st.distinctOn(t, i)
 	case x.is("USING") && st.Tag == "DELETE" && i > 2 && t[i-1].isName() && i+1 < len(t) && t[i+1].isName():
 		st.deleteUsing(t, i)
 	case x.is("TABLESAMPLE") && i > 1:

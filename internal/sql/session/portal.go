@@ -206,7 +206,7 @@ func (p *Portal) open() (*cursor, error) {
 	}
 	s.tx.ran = true
 	cur := &cursor{s: s, c: c, release: release}
-	cs, err := c.exact(st.p.SQL, len(st.cols))
+	cs, err := c.exact(st.p.SQL, len(st.cols)+st.p.Hidden)
 	if err != nil {
 		cur.close()
 		return nil, s.notHere(c, st.p, err)
@@ -426,7 +426,7 @@ func (p *Portal) writeTemp() ([]valueRow, int64, error) {
 func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	s, st := p.s, p.st
 	s.tx.ran = true
-	cs, err := c.exact(st.p.SQL, len(st.cols))
+	cs, err := c.exact(st.p.SQL, len(st.cols)+st.p.Hidden)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -129,8 +129,8 @@ func (st *Stmt) describe(c *conn, cs *cstmt, oids []uint32) {
 	if cs.ncols == 0 {
 		return
 	}
-	st.cols = make([]sqlapi.Column, cs.ncols)
-	items := place(st.p.items, cs.ncols)
+	st.cols = make([]sqlapi.Column, cs.ncols-st.p.Hidden)
+	items := place(st.p.items, len(st.cols))
 	resolve := func(table, name string) dialect.Type {
 		if n, ok := strings.CutPrefix(name, "$"); ok && table == "" {
 			if i, err := strconv.Atoi(n); err == nil && i > 0 && i <= len(oids) {

@@ -166,3 +166,31 @@ func TestColumnOrigins(t *testing.T) {
 		st.Close()
 	}
 }
+
+// TestDistinctOn: what DISTINCT ON is made of is not seen by clients.
+func TestDistinctOn(t *testing.T) {
+	c := newEnv(t).client()
+	c.exec("create table t(id int primary key, g int, d date); insert into t values(1, 1, '2024-01-02'), (2, 1, '2024-01-01'), (3, 2, null)")
+	st, err := c.Prepare(t.Context(), "select distinct on (g) t.*, id * 2 from t where id < $1 order by g, d limit $2", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, col := range st.Columns() {
+		names = append(names, fmt.Sprint(col.Name, " ", col.OID))
+	}
+	if got := strings.Join(names, ","); got != "id 23,g 23,d 1082,?column? 20" {
+		t.Errorf("columns %s", got)
+	}
+	if got, err := c.ext("select distinct on (g) t.*, id * 2 from t where id < $1 order by g, d limit $2", 3, 5); got != "2|1|2024-01-01|4" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	c.fails("select distinct on (g) id from t union select 1", "0A000")
+	c.fails("select distinct on (zzz) id from t", "42703")
+	c.fails("select distinct on (g id from t", "42601")
+	c.fails("create view v as select distinct on (g) id from t", "0A000")
+	c.exec("begin; declare k cursor for select distinct on (g) id from t order by g, id desc")
+	c.is("fetch all in k", "2 3")
+	c.exec("rollback; prepare p as select distinct on (g) id from t order by g, id desc")
+	c.is("execute p", "2 3")
+}
