@@ -38,17 +38,21 @@ func (local Lineage) Compare(remote Lineage) (Relation, int) {
 		}
 		return LocalContained, len(remote)
 	}
-	byID := make(map[uint64]string, len(local))
-	for _, r := range local {
-		byID[r.ID] = r.TGUID
+	if len(local) == len(remote) && &local[0] == &remote[0] {
+		return Equal, 0
 	}
 	common := uint64(0)
-	for _, r := range remote {
-		if g, ok := byID[r.ID]; ok {
-			if g != r.TGUID {
-				return Forked, 0
-			}
-			common = r.ID
+	for i, j := 0, 0; i < len(local) && j < len(remote); {
+		switch l, r := &local[i], &remote[j]; {
+		case l.ID < r.ID:
+			i++
+		case l.ID > r.ID:
+			j++
+		case l.TGUID != r.TGUID:
+			return Forked, 0
+		default:
+			common = l.ID
+			i, j = i+1, j+1
 		}
 	}
 	if common == 0 {

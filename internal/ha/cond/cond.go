@@ -117,8 +117,8 @@ type View struct {
 // ErrorTime is the group's DW_ERROR_TIME: the largest any watcher reports.
 func (v View) ErrorTime() time.Duration {
 	var e time.Duration
-	for _, p := range v.Peers {
-		if p.Known {
+	for i := range v.Peers { // called often, and a Peer is large
+		if p := &v.Peers[i]; p.Known {
 			e = max(e, time.Duration(p.Status.Config.ErrorTime)*time.Second)
 		}
 	}
@@ -146,21 +146,23 @@ func (v View) State(p Peer) string {
 
 // Find returns the peer of an instance name, case-insensitively.
 func (v View) Find(inst string) (Peer, bool) {
-	for _, p := range v.Peers {
-		if p.Known && strings.EqualFold(p.Inst(), inst) {
-			return p, true
+	for i := range v.Peers {
+		if p := &v.Peers[i]; p.Known && strings.EqualFold(p.Status.Inst.InstName, inst) {
+			return *p, true
 		}
 	}
 	return Peer{}, false
 }
 
 // Global reports whether the peer is guarded in GLOBAL type.
-func Global(p Peer) bool { return !strings.EqualFold(p.Status.Config.Type, "LOCAL") }
+func Global(p Peer) bool { return p.global() }
+
+func (p *Peer) global() bool { return !strings.EqualFold(p.Status.Config.Type, "LOCAL") }
 
 // Auto reports whether the group runs in automatic switch mode.
 func (v View) Auto() bool {
-	for _, p := range v.Peers {
-		if p.Known && Global(p) && strings.EqualFold(p.Status.Config.Mode, "AUTO") {
+	for i := range v.Peers {
+		if p := &v.Peers[i]; p.Known && p.global() && strings.EqualFold(p.Status.Config.Mode, "AUTO") {
 			return true
 		}
 	}
@@ -171,16 +173,17 @@ func (v View) Auto() bool {
 // primary: the Primary-mode database of the newest reign. It fails when
 // nothing is known or when two databases claim the same reign.
 func (v View) LastPrimary() (Peer, error) {
-	var best Peer
+	var best *Peer
 	n := 0
-	for _, p := range v.Peers {
-		if !p.Known || !Global(p) || p.Status.Inst.Mode != base.ModePrimary {
+	for i := range v.Peers {
+		p := &v.Peers[i]
+		if !p.Known || p.Status.Inst.Mode != base.ModePrimary || !p.global() {
 			continue
 		}
-		switch {
-		case n == 0 || p.Reign() > best.Reign():
+		switch r := p.Status.Inst.Lineage.Last().ID; {
+		case n == 0 || r > best.Reign():
 			best, n = p, 1
-		case p.Reign() == best.Reign():
+		case r == best.Reign():
 			n++
 		}
 	}
@@ -190,16 +193,17 @@ func (v View) LastPrimary() (Peer, error) {
 	case n > 1:
 		return Peer{}, fmt.Errorf("more than one database is Primary in reign %d", best.Reign())
 	}
-	return best, nil
+	return *best, nil
 }
 
 // ActivePrimaries lists the databases that run in Primary mode, Open or Suspend.
 func (v View) ActivePrimaries() []Peer {
 	var out []Peer
-	for _, p := range v.Peers {
+	for i := range v.Peers {
+		p := &v.Peers[i]
 		st := p.Status.Inst.Status
-		if v.InstOK(p) && Global(p) && p.Status.Inst.Mode == base.ModePrimary && (st == base.StatusOpen || st == base.StatusSuspend) {
-			out = append(out, p)
+		if p.Status.Inst.Mode == base.ModePrimary && (st == base.StatusOpen || st == base.StatusSuspend) && p.global() && v.InstOK(*p) {
+			out = append(out, *p)
 		}
 	}
 	return out
@@ -208,9 +212,9 @@ func (v View) ActivePrimaries() []Peer {
 // Standbys lists the GLOBAL databases last heard in Standby mode.
 func (v View) Standbys() []Peer {
 	var out []Peer
-	for _, p := range v.Peers {
-		if p.Known && Global(p) && p.Status.Inst.Mode == base.ModeStandby {
-			out = append(out, p)
+	for i := range v.Peers {
+		if p := &v.Peers[i]; p.Known && p.Status.Inst.Mode == base.ModeStandby && p.global() {
+			out = append(out, *p)
 		}
 	}
 	return out

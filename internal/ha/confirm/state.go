@@ -1,6 +1,7 @@
 package confirm
 
 import (
+	"slices"
 	"time"
 
 	"datawatch/internal/ha/cond"
@@ -20,8 +21,8 @@ type Config struct {
 	Addrs []string
 }
 
-type peer struct {
-	cond.Peer
+// meta is what decisions need to know of a peer beside what a View shows.
+type meta struct {
 	fresh    bool      // reported since the epoch
 	onLink   bool      // reported over the connection that stands now
 	exitedAt time.Time // first report of a normal exit of its instance
@@ -63,7 +64,8 @@ type attempt struct {
 type State struct {
 	cfg      Config
 	rec      Record
-	peers    []peer
+	peers    []cond.Peer
+	meta     []meta    // of each peer
 	epoch    time.Time // nothing heard before counts as fresh
 	lastTick time.Time
 	seq      uint64 // of Persist actions
@@ -80,8 +82,9 @@ type State struct {
 func New(cfg Config, rec Record, now time.Time) State {
 	s := State{cfg: cfg, rec: rec.clone(), epoch: now, lastTick: now, seen: rec.Seen}
 	for _, a := range cfg.Addrs {
-		s.peers = append(s.peers, peer{Peer: cond.Peer{Addr: a}})
+		s.peers = append(s.peers, cond.Peer{Addr: a})
 	}
+	s.meta = make([]meta, len(s.peers))
 	if t := rec.Taken; t != nil && t.Reign >= s.seen {
 		s.att = attempt{inst: t.Candidate, term: t.Term, at: now}
 	}
@@ -93,11 +96,14 @@ func (s State) Record() Record { return s.rec.clone() }
 
 // View returns what the state knows, for conditions and displays.
 func (s State) View(now time.Time) cond.View {
-	v := cond.View{Group: s.cfg.Group, Now: now, Default: s.cfg.ErrorTime}
-	for _, p := range s.peers {
-		v.Peers = append(v.Peers, p.Peer)
-	}
+	v := s.view(now)
+	v.Peers = slices.Clone(v.Peers)
 	return v
+}
+
+// view is View for use until the next event.
+func (s *State) view(now time.Time) cond.View {
+	return cond.View{Group: s.cfg.Group, Now: now, Default: s.cfg.ErrorTime, Peers: s.peers}
 }
 
 // Deciding reports whether a decision is being written.

@@ -2,6 +2,7 @@ package confirm
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"datawatch/internal/base"
@@ -11,8 +12,15 @@ import (
 
 // Step applies one event. The given state is not changed.
 func Step(s State, ev Event, now time.Time) (State, []Action) {
-	s.peers = append([]peer(nil), s.peers...)
+	s.peers, s.meta = slices.Clone(s.peers), slices.Clone(s.meta)
 	s.rec = s.rec.clone()
+	acts := s.Advance(ev, now)
+	return s, acts
+}
+
+// Advance is Step for those who have no use for the state as it was: it
+// changes s. No copy of s may be used afterwards.
+func (s *State) Advance(ev Event, now time.Time) []Action {
 	var out []Action
 	_, stalled := ev.(Stalled)
 	if s.noteTime(now) || stalled {
@@ -26,9 +34,9 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 		s.link(e)
 	case Tick, Stalled:
 	case Ask:
-		return s, append(out, s.ask(e, now)...)
+		return append(out, s.ask(e, now)...)
 	case Reserve:
-		return s, append(out, s.reserve(e, now)...)
+		return append(out, s.reserve(e, now)...)
 	case Persisted:
 		out = append(out, s.persisted(e, now)...)
 	case PersistFailed:
@@ -46,7 +54,7 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 	} else if _, ok := ev.(Report); ok {
 		out = append(out, s.decide(now, false)...) // the missing piece of evidence
 	}
-	return s, out
+	return out
 }
 
 // noteTime moves the epoch when the process stood still: reports received
@@ -56,79 +64,85 @@ func (s *State) noteTime(now time.Time) bool {
 	if now.After(s.lastTick) {
 		s.lastTick = now
 	}
-	return gap > s.View(now).ErrorTime()/2 || gap < 0
+	return gap > s.view(now).ErrorTime()/2 || gap < 0
 }
 
 func (s *State) forget(now time.Time) {
 	s.epoch, s.lastTick = now, now
-	for i := range s.peers {
-		s.peers[i].fresh = false
+	for i := range s.meta {
+		s.meta[i].fresh = false
 	}
 	if s.att.inst != "" {
 		s.att.at = now
 	}
 }
 
-func (s *State) byAddr(addr string) *peer {
+// byAddr finds the watcher at addr; -1 when there is none.
+func (s *State) byAddr(addr string) int {
 	for i := range s.peers {
 		if s.peers[i].Addr == addr {
-			return &s.peers[i]
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
-func (s *State) byInst(inst string) *peer {
+// byInst finds the watcher of inst; -1 when none was heard.
+func (s *State) byInst(inst string) int {
 	for i := range s.peers {
 		if s.peers[i].Known && s.peers[i].Inst() == inst {
-			return &s.peers[i]
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
 func (s *State) link(e Link) {
-	p := s.byAddr(e.Addr)
-	if p == nil {
+	i := s.byAddr(e.Addr)
+	if i < 0 {
 		return
 	}
-	p.Connected = e.Up
-	p.onLink = false // what it said before may be old
+	s.peers[i].Connected = e.Up
+	s.meta[i].onLink = false // what it said before may be old
 }
 
 func (s *State) report(e Report, now time.Time) {
-	p := s.byAddr(e.Addr)
-	if p == nil {
+	i := s.byAddr(e.Addr)
+	if i < 0 {
 		return
 	}
-	p.Known, p.Connected, p.Heard, p.Status, p.fresh, p.onLink = true, true, now, e.Status, true, true
-	in := e.Status.Inst
+	p, m := &s.peers[i], &s.meta[i]
+	p.Known, p.Connected, p.Heard, p.Status, m.fresh, m.onLink = true, true, now, e.Status, true, true
+	in := &p.Status.Inst
 	if s.att.inst == in.InstName && !s.att.based {
 		s.att.based, s.att.inc, s.att.era = true, e.Status.Incarnation, e.Status.Era
 	}
 	exited := !e.Status.InstOK && (e.Status.InstExitNorm || in.ExitingNormal)
 	switch {
 	case !exited:
-		p.exitedAt = time.Time{}
-	case p.exitedAt.IsZero():
-		p.exitedAt = now
+		m.exitedAt = time.Time{}
+	case m.exitedAt.IsZero():
+		m.exitedAt = now
 	}
 	if e.Status.InstOK && in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
 		s.seen = max(s.seen, p.Reign())
 		if s.att.inst != "" && s.rec.Taken != nil && p.Reign() > s.rec.Taken.Reign {
 			s.att = attempt{} // the takeover, or another opening, is complete
 		}
-		s.lift(*p, now)
+		s.lift(p, now)
 	}
 }
 
 // lift ends exclusions that the Open primary p's own report disproves.
-func (s *State) lift(p peer, now time.Time) {
-	last, err := s.View(now).LastPrimary()
+func (s *State) lift(p *cond.Peer, now time.Time) {
+	if len(s.rec.Dropped) == 0 {
+		return
+	}
+	last, err := s.view(now).LastPrimary()
 	if err != nil || last.Inst() != p.Inst() || p.Reign() < s.seen {
 		return
 	}
-	st := p.Status
+	st := &p.Status
 	if st.State != proto.DWOpen && st.State != proto.DWRecovery {
 		return
 	}
@@ -145,17 +159,17 @@ func (s *State) lift(p peer, now time.Time) {
 
 // Failover lists every condition under which req would be granted now.
 func (s State) Failover(req proto.ConfirmRequest, now time.Time) cond.List {
-	v := s.View(now)
+	v := s.view(now)
 	l := cond.Failover(v, req)
 	n := req.Status.Inst.Lineage.Last().ID
 	l.Add(!s.cfg.ViewOnly, "this is a confirm monitor", "it is not")
 	l.Add(s.pend.kind == decideNothing, "no other decision is being written", "one is; ask again")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does; ask again")
-	for _, p := range s.peers {
+	for i, p := range s.peers {
 		if p.Known && p.Inst() == req.Status.Inst.InstName {
 			continue
 		}
-		l.Add(p.fresh || now.Sub(s.epoch) >= v.ErrorTime(),
+		l.Add(s.meta[i].fresh || now.Sub(s.epoch) >= v.ErrorTime(),
 			"every other watcher was heard since this monitor started, or is unreachable for DW_ERROR_TIME",
 			"nothing from %s yet; ask again", p.Addr)
 	}
@@ -175,8 +189,10 @@ func (s *State) ask(e Ask, now time.Time) []Action {
 	st := e.Req.Status
 	// A request may come without the number of a report; reports and requests
 	// of a watcher arrive in order, so the newest report precedes it.
-	if p := s.byInst(st.Inst.InstName); p != nil && (st.Incarnation == "" || st.Incarnation == p.Status.Incarnation) {
-		st.Incarnation, st.Seq = p.Status.Incarnation, max(st.Seq, p.Status.Seq)
+	if i := s.byInst(st.Inst.InstName); i >= 0 {
+		if p := &s.peers[i]; st.Incarnation == "" || st.Incarnation == p.Status.Incarnation {
+			st.Incarnation, st.Seq = p.Status.Incarnation, max(st.Seq, p.Status.Seq)
+		}
 	}
 	next := s.next()
 	for _, inst := range e.Req.Failed {
@@ -218,13 +234,13 @@ func (s *State) persisted(e Persisted, now time.Time) []Action {
 		return []Action{Reserved{ID: p.reqID, OK: true, Grant: p.grant}}
 	}
 	q := s.byInst(p.inst)
-	if q == nil {
+	if q < 0 {
 		return nil
 	}
 	s.att = attemptOf(p, now)
 	return []Action{
 		Tell{fmt.Sprintf("decision %d: %s takes over from %s", p.grant.Term, p.inst, p.grant.OldPrimary)},
-		SendGrant{q.Addr, p.inst, p.grant},
+		SendGrant{s.peers[q].Addr, p.inst, p.grant},
 	}
 }
 
@@ -262,7 +278,7 @@ func (s *State) grantReply(e GrantReply, now time.Time) []Action {
 
 // exitOld tells primaries that a newer, Open primary exists.
 func (s *State) exitOld(now time.Time) []Action {
-	v := s.View(now)
+	v := s.view(now)
 	var newest cond.Peer
 	for _, p := range v.ActivePrimaries() {
 		if p.Status.Inst.Status == base.StatusOpen && p.Reign() > newest.Reign() {

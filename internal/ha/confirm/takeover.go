@@ -12,7 +12,7 @@ import (
 // Takeover lists every condition under which inst would take over now, by
 // itself (auto) or by command.
 func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
-	v := s.View(now)
+	v := s.view(now)
 	target, ok := v.Find(inst)
 	if !ok {
 		var l cond.List
@@ -22,7 +22,7 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	o := cond.TakeoverOptions{Auto: auto, ShutdownWait: s.cfg.ShutdownWait, Suspend: !s.cfg.ViewOnly}
 	prim, err := v.LastPrimary()
 	if err == nil {
-		o.ExitedAt = s.byInst(prim.Inst()).exitedAt
+		o.ExitedAt = s.metaOf(prim).exitedAt
 	}
 	l := cond.Takeover(v, target, o)
 	if err != nil {
@@ -33,15 +33,18 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 		return l
 	}
 	l.Add(!s.cfg.ViewOnly, "this is a confirm monitor", "it is not")
-	pp, tp := s.byInst(prim.Inst()), s.byInst(target.Inst())
-	l.Add(pp.fresh, "the primary was heard since this monitor started", "not yet; a takeover by command is possible")
-	l.Add(tp.fresh && tp.Connected, "the standby was heard since this monitor started", "not connected to its watcher")
+	pm, tm := s.metaOf(prim), s.metaOf(target)
+	l.Add(pm.fresh, "the primary was heard since this monitor started", "not yet; a takeover by command is possible")
+	l.Add(tm.fresh && target.Connected, "the standby was heard since this monitor started", "not connected to its watcher")
 	// What it says of its claim is then of a moment after anything this monitor
 	// may have missed (package comment, "What must have been heard").
-	l.Add(tp.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
+	l.Add(tm.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does")
 	return l
 }
+
+// metaOf is the rest of what is known of p, which a view of s gave out.
+func (s *State) metaOf(p cond.Peer) meta { return s.meta[s.byAddr(p.Addr)] }
 
 // exclusions adds the conditions that earlier decisions impose.
 func (s State) exclusions(l *cond.List, prim, target cond.Peer, now time.Time) {
@@ -68,9 +71,9 @@ func (s State) didNotOpen(now time.Time) (string, bool) {
 	if s.att.inst == "" {
 		return "its outcome is unknown", false
 	}
-	v := s.View(now)
+	v := s.view(now)
 	c, ok := v.Find(s.att.inst)
-	if !ok || !v.InstOK(c) || !c.Connected || !s.byInst(c.Inst()).onLink {
+	if !ok || !v.InstOK(c) || !c.Connected || !s.metaOf(c).onLink {
 		return fmt.Sprintf("the state of %s is unknown", s.att.inst), false
 	}
 	if c.Status.Incarnation == s.att.inc && c.Status.Era < s.att.era+2 {
@@ -95,7 +98,7 @@ func (s State) void(req proto.ConfirmRequest, now time.Time) (string, bool) {
 	if why, certain := s.didNotOpen(now); !certain {
 		return why, false
 	}
-	c, _ := s.View(now).Find(s.att.inst)
+	c, _ := s.view(now).Find(s.att.inst)
 	if req.Status.Inst.File.Less(c.Status.Inst.Apply) {
 		return fmt.Sprintf("%s has redo up to %s, %s up to %s", c.Inst(), c.Status.Inst.Apply, req.Status.Inst.InstName, req.Status.Inst.File), false
 	}
@@ -108,7 +111,7 @@ func (s *State) decide(now time.Time, tell bool) []Action {
 	if s.cfg.ViewOnly || s.pend.kind != decideNothing || s.busy {
 		return nil
 	}
-	v := s.View(now)
+	v := s.view(now)
 	prim, err := v.LastPrimary()
 	if err != nil || v.InstOK(prim) || !v.Auto() || len(v.ActivePrimaries()) > 0 {
 		s.told = ""
@@ -149,7 +152,7 @@ func (s *State) grant(kind decisionKind, reqID uint64, old string, reign uint64,
 // reserve writes a manual takeover down before its first step, so that no
 // request of the old primary can be granted beside it.
 func (s *State) reserve(e Reserve, now time.Time) []Action {
-	v := s.View(now)
+	v := s.view(now)
 	target, ok := v.Find(e.Inst)
 	var l cond.List
 	switch {
@@ -177,11 +180,11 @@ func (s State) TakeoverWait(now time.Time) (inst string, left time.Duration, ok 
 	if s.cfg.ShutdownWait == 0 {
 		return "", 0, false
 	}
-	p, err := s.View(now).LastPrimary()
+	p, err := s.view(now).LastPrimary()
 	if err != nil {
 		return "", 0, false
 	}
-	q := s.byInst(p.Inst())
+	q := s.metaOf(p)
 	if q.exitedAt.IsZero() {
 		return "", 0, false
 	}

@@ -106,7 +106,7 @@ func (x *m) otherPrimary(o proto.InstanceCommand) string {
 		return ""
 	}
 	for _, n := range x.names() {
-		if x.instOK(n, x.now) && x.Remotes[n].Status.Inst.Mode == base.ModePrimary {
+		if x.instOK(n, x.now) && x.remote(n).Status.Inst.Mode == base.ModePrimary {
 			return n
 		}
 	}

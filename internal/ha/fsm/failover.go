@@ -106,7 +106,7 @@ func (x *m) direct(f []string) bool {
 		if !x.answers(n) {
 			return false
 		}
-		st := x.Remotes[n].Status
+		st := x.remote(n).Status
 		if st.InstOK && (st.Inst.Mode != base.ModeStandby || st.Inst.ValidClaim) {
 			return false
 		}
@@ -219,7 +219,7 @@ func (x *m) decideConfirm() {
 // receive again, opening sends the pending package once more.
 func (x *m) resend(failed []string) bool {
 	for _, n := range failed {
-		ri := x.Remotes[n].Status.Inst
+		ri := x.remote(n).Status.Inst
 		a, ok := x.arch(n)
 		if !ok || a.State != base.ArchValid || !x.instOK(n, x.now) || ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen || !x.malUp(n) {
 			return false
@@ -260,7 +260,7 @@ func (x *m) withoutMonitor(failed []string) {
 			}
 			continue
 		}
-		for _, mo := range x.Remotes[n].Status.Monitors {
+		for _, mo := range x.remote(n).Status.Monitors {
 			if mo.Confirm {
 				x.why("a confirm monitor is connected to the watcher of %s but not to this one", n)
 				x.noMonSince = x.now

@@ -147,13 +147,13 @@ func forkPosition(l base.Lineage, n int) (base.Position, bool) {
 
 // judge compares our database with that of n.
 func (x *m) judge(n string) (Verdict, string) {
-	return Judge(x.In.Status, x.Remotes[n].LastInst, x.In.OK, x.instOK(n, x.now))
+	return Judge(x.In.Status, x.remote(n).LastInst, x.In.OK, x.instOK(n, x.now))
 }
 
 // answers: the remote watcher was heard lately and can be asked now.
 // A watcher that has not heard its own instance yet cannot answer for it.
 func (x *m) answers(n string) bool {
-	r := x.Remotes[n]
+	r := x.remote(n)
 	return x.alive(n, x.now) && r.Link && r.Status.Inst.Incarnation != ""
 }
 
@@ -161,7 +161,7 @@ func (x *m) answers(n string) bool {
 // after ours; "" when there is none. Ours must not go on as primary.
 func (x *m) newerReign() string {
 	for _, n := range x.names() {
-		li := x.Remotes[n].LastInst
+		li := x.remote(n).LastInst
 		if li.Incarnation == "" {
 			continue
 		}
@@ -179,7 +179,7 @@ func (x *m) commandElsewhere() string {
 		if !x.alive(n, x.now) {
 			continue
 		}
-		st := x.Remotes[n].Status
+		st := x.remote(n).Status
 		if st.Cmd != nil {
 			return fmt.Sprintf("the watcher of %s serves command %s", n, st.Cmd.Kind)
 		}
@@ -200,7 +200,7 @@ func (x *m) outranked() (name string, split bool, why string) {
 		if !x.instOK(n, x.now) {
 			continue
 		}
-		ri := x.Remotes[n].Status.Inst
+		ri := x.remote(n).Status.Inst
 		if ri.Mode != base.ModePrimary {
 			continue
 		}

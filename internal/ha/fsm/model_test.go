@@ -25,16 +25,18 @@ type marc struct {
 // mdb models a database with realtime archives: what it has on disk, what it
 // keeps in memory, and the rules of the server's manual.
 type mdb struct {
-	w      *world
-	name   string
-	up     bool
-	hung   bool
-	inc    int
-	mode   base.Mode // on disk
-	status base.Status
-	log    []entry // on disk
-	lin    base.Lineage
-	seq    uint64
+	w       *world
+	name    string
+	ep      string // its end of MAL links
+	up      bool
+	hung    bool
+	inc     int
+	incName string
+	mode    base.Mode // on disk
+	status  base.Status
+	log     []entry // on disk
+	lin     base.Lineage
+	seq     uint64
 	// memory
 	keep    *entry
 	arch    map[string]*marc
@@ -54,6 +56,7 @@ func (d *mdb) start() {
 	}
 	d.dieNext = false
 	d.up, d.hung, d.inc, d.status, d.keep, d.pending, d.claim, d.normal = true, false, d.inc+1, base.StatusMount, nil, nil, "", false
+	d.incName = fmt.Sprintf("%s%d", d.name, d.inc)
 	d.arch = map[string]*marc{}
 	for _, n := range d.w.names {
 		if n != d.name {
@@ -64,7 +67,7 @@ func (d *mdb) start() {
 
 func (d *mdb) crash() {
 	if d.up {
-		pid, name := d.report().PID, d.name
+		pid, name := d.pid(), d.name
 		d.w.after(ms(20), func() { d.w.ev(name, fsm.InstGone{PID: pid}) })
 	}
 	d.up, d.keep, d.pending, d.claim = false, nil, nil, ""
@@ -123,7 +126,7 @@ func (d *mdb) ship(e entry) bool {
 		if a == nil || a.state != base.ArchValid {
 			continue
 		}
-		a.failed = !(d.w.reach("d:"+d.name, "d:"+n) && d.w.dbs[n].accept(d, e, len(d.log)))
+		a.failed = !(d.w.reach(d.ep, d.w.dbs[n].ep) && d.w.dbs[n].accept(d, e, len(d.log)))
 		ok = ok && !a.failed
 	}
 	if d.dieNext {
@@ -154,7 +157,7 @@ func (d *mdb) chatter() {
 	}
 	for _, n := range d.w.names {
 		s := d.w.dbs[n]
-		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.reach("d:"+d.name, "d:"+n) {
+		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.reach(d.ep, d.w.dbs[n].ep) {
 			continue
 		}
 		if r, _ := d.lin.Compare(s.lin); r != base.Equal && r != base.RemoteContained {
@@ -225,7 +228,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 			d.claim = ""
 		}
 	case proto.CmdSetArch:
-		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.reach("d:"+d.name, "d:"+c.Inst) {
+		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.reach(d.ep, "d:"+c.Inst) {
 			return fail("cannot be told")
 		}
 		for _, n := range d.w.names {
@@ -248,7 +251,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		d.keep = nil
 	case proto.CmdArchSend:
 		s := d.w.dbs[c.Inst]
-		if !d.w.reach("d:"+d.name, "d:"+c.Inst) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
+		if !d.w.reach(d.ep, "d:"+c.Inst) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
 			return fail("cannot send")
 		}
 		for i, e := range s.log {
@@ -267,10 +270,12 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 	return 0, ""
 }
 
+func (d *mdb) pid() int { return 1000*int(d.name[0]) + d.inc }
+
 func (d *mdb) report() proto.InstanceStatus {
 	d.seq++
 	at := d.pos(len(d.log))
-	st := proto.InstanceStatus{Seq: d.seq, PID: 1000*int(d.name[0]) + d.inc, Incarnation: fmt.Sprintf("%s%d", d.name, d.inc), InstName: d.name,
+	st := proto.InstanceStatus{Seq: d.seq, PID: d.pid(), Incarnation: d.incName, InstName: d.name,
 		Mode: d.mode, Status: d.status, PmntMagic: 7, Cur: at, File: at, Apply: at, Stand: at, Keep: at, Replay: at,
 		RecentReplays: 8, ReplayTime: 8 * d.replay.Microseconds(),
 		Lineage: d.lin, ValidClaim: d.claim != "", ValidClaimFrom: d.claim, ValidClaimID: d.claimID}
@@ -284,7 +289,7 @@ func (d *mdb) report() proto.InstanceStatus {
 		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: base.ArchRealtime, State: d.arch[n].state, SendFailed: d.arch[n].failed,
 			RecentSends: 8, RecentTime: 8 * d.arch[n].slow.Microseconds()})
 		o := d.w.dbs[n]
-		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach("d:"+d.name, "d:"+n)})
+		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach(d.ep, d.w.dbs[n].ep)})
 	}
 	return st
 }

@@ -85,7 +85,7 @@ func (x *m) canRecover(n string) (bool, string) {
 	if !ok || a.State != base.ArchInvalid {
 		return false, ""
 	}
-	in, r := x.In.Status, x.Remotes[n]
+	in, r := x.In.Status, x.remote(n)
 	ri := r.Status.Inst
 	switch {
 	case in.Mode != base.ModePrimary || in.Status != base.StatusOpen:
@@ -168,7 +168,7 @@ func (x *m) decideRecovery() {
 				continue
 			}
 			if ok, _ := x.canRecover(n); ok {
-				x.log("recovery begins", "standby", n, "its_log", x.Remotes[n].Status.Inst.Apply.String(), "primary", in.File.String())
+				x.log("recovery begins", "standby", n, "its_log", x.remote(n).Status.Inst.Apply.String(), "primary", in.File.String())
 				x.rec[n] = rec{step: recDrop, wait: x.tell(n, proto.WatcherCommand{Cmd: proto.DWCmdDropKeep, Evidence: "recovery by " + x.Cfg.Name},
 					pend{kind: pendRec, inst: n})}
 			}
@@ -201,7 +201,7 @@ func (x *m) decideRecovery() {
 
 // recBroken tells why a recovery in progress cannot go on.
 func (x *m) recBroken(n string) string {
-	r := x.Remotes[n]
+	r := x.remote(n)
 	switch {
 	case !x.alive(n, x.now) || !r.Status.InstOK:
 		return "the standby has failed"

@@ -42,7 +42,7 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 		st.RecoverTime[n] = v
 	}
 	for _, n := range s.Cfg.Remotes {
-		r := s.Remotes[n]
+		r := s.remote(n)
 		st.Remotes = append(st.Remotes, proto.RemoteView{Inst: n, DWLink: s.hears(n, now), InstOK: r.Link && s.instOK(n, now), MALLink: s.malUp(n), LastHeard: r.Heard})
 	}
 	for _, id := range sorted(s.Mons) {

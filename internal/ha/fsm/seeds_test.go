@@ -153,7 +153,7 @@ func life(t tester, seed uint64) *world {
 	if w.rec.Taken != nil && !w.rec.Taken.Manual {
 		w.did[didTakeover]++
 	}
-	if len(w.rec.Dropped) > 0 || strings.Contains(strings.Join(w.trace, "\n"), "sequence done [what failover]") {
+	if len(w.rec.Dropped) > 0 || strings.Contains(w.text(len(w.trace)), "sequence done [what failover]") {
 		w.did[didFailover]++
 	}
 	return w

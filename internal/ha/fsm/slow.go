@@ -34,7 +34,7 @@ func (x *m) slow(n string) string {
 	if why := x.slowSend(n); why != "" {
 		return why
 	}
-	ri := x.Remotes[n].Status.Inst
+	ri := x.remote(n).Status.Inst
 	limit := time.Duration(x.Cfg.ApplyThresh) * time.Second
 	if avg := average(ri.ReplayTime, ri.RecentReplays); limit > 0 && avg > limit {
 		return fmt.Sprintf("its last %d packages waited and took %s on the average, RLOG_APPLY_THRESHOLD is %s", ri.RecentReplays, avg, limit)

@@ -49,7 +49,7 @@ func TestSlowStandby(t *testing.T) {
 		w := start(t)
 		cutOff(t, w)
 		w.run(30 * time.Second)
-		if w.dbs["A"].arch["B"].state != base.ArchInvalid || !strings.Contains(strings.Join(w.trace, " "), "recovery failed [standby B step wait for suspend") {
+		if w.dbs["A"].arch["B"].state != base.ArchInvalid || !strings.Contains(w.text(len(w.trace)), "recovery failed [standby B step wait for suspend") {
 			t.Fatalf("archive %s while it is slow", w.dbs["A"].arch["B"].state)
 		}
 		w.dbs["A"].arch["B"].slow = 0
@@ -86,7 +86,7 @@ func TestSlowStandby(t *testing.T) {
 		w.dbs["A"].arch["B"].slow = time.Minute
 		w.cut[link("d:A", "d:B")], w.idle = true, true // no commit finds out first
 		w.run(5 * time.Second)
-		if w.dbs["A"].arch["B"].state != base.ArchValid || !strings.Contains(strings.Join(w.trace, " "), "cannot be told") {
+		if w.dbs["A"].arch["B"].state != base.ArchValid || !strings.Contains(w.text(len(w.trace)), "cannot be told") {
 			t.Fatalf("archive %s", w.dbs["A"].arch["B"].state)
 		}
 		clear(w.cut)

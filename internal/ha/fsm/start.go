@@ -142,7 +142,7 @@ func (x *m) openStandby() {
 			continue
 		}
 		v, text := x.judge(n)
-		ri := x.Remotes[n].LastInst
+		ri := x.remote(n).LastInst
 		ok := v == LocalJoins || v == EitherJoins
 		if v == RemoteJoins && ri.Mode == base.ModeStandby {
 			rel, _ := x.In.Status.Lineage.Compare(ri.Lineage)
@@ -174,7 +174,7 @@ func (x *m) lead() bool {
 		return false
 	}
 	for _, n := range x.names() {
-		ri := x.Remotes[n].Status.Inst
+		ri := x.remote(n).Status.Inst
 		if !prefix(ri, in) {
 			x.why("no database is primary, and the log of %s (%s) is not a part of the one here (%s)", n, end(ri), end(in))
 			return false
@@ -204,12 +204,12 @@ func (x *m) yield() bool {
 		return false
 	}
 	for _, n := range x.names() {
-		ri := x.Remotes[n].Status.Inst
+		ri := x.remote(n).Status.Inst
 		if !prefix(in, ri) || prefix(ri, in) {
 			continue
 		}
 		for _, o := range x.names() {
-			if !prefix(x.Remotes[o].Status.Inst, ri) {
+			if !prefix(x.remote(o).Status.Inst, ri) {
 				x.why("%s has redo that this database is without, but %s could not follow it", n, o)
 				return false
 			}
@@ -226,7 +226,7 @@ func (x *m) yield() bool {
 // and no watcher is in the hands of a command.
 func (x *m) allStandbys() bool {
 	for _, n := range x.names() {
-		if !x.instOK(n, x.now) || !x.answers(n) || x.Remotes[n].Status.Inst.Mode != base.ModeStandby {
+		if !x.instOK(n, x.now) || !x.answers(n) || x.remote(n).Status.Inst.Mode != base.ModeStandby {
 			return false
 		}
 	}
@@ -282,7 +282,7 @@ func (x *m) openConditions() (missing []string, ok bool) {
 			continue
 		}
 		v, text := x.judge(n)
-		ri := x.Remotes[n].LastInst
+		ri := x.remote(n).LastInst
 		switch {
 		case v == Unknown:
 			x.why("%s: %s", n, text)
@@ -304,7 +304,7 @@ func (x *m) standbysComing() string {
 		if !x.instOK(n, x.now) {
 			continue
 		}
-		ri := x.Remotes[n].Status.Inst
+		ri := x.remote(n).Status.Inst
 		if ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen {
 			return n + " is not Standby and Open yet (" + ri.Mode.String() + "/" + ri.Status.String() + ")"
 		}
@@ -325,7 +325,7 @@ func (x *m) startOpening(granted []string) {
 			continue
 		}
 		cmds[n] = proto.DWCmdDropClaim
-		if ri := x.Remotes[n].Status.Inst; x.instOK(n, x.now) && ri.Mode == base.ModeStandby && x.In.Status.File.Less(ri.Keep) {
+		if ri := x.remote(n).Status.Inst; x.instOK(n, x.now) && ri.Mode == base.ModeStandby && x.In.Status.File.Less(ri.Keep) {
 			cmds[n] = proto.DWCmdDropKeep
 		}
 	}
@@ -368,7 +368,7 @@ func (x *m) openAsked() {
 // archAtOpen: a standby that has exactly what the primary has, and can receive
 // now, is Valid (manual 6.2).
 func (x *m) archAtOpen(n string) (base.ArchState, string) {
-	in, ri := x.In.Status, x.Remotes[n].Status.Inst
+	in, ri := x.In.Status, x.remote(n).Status.Inst
 	at := "primary at " + in.File.String() + ", " + n + " at " + ri.Apply.String() + ", kept " + ri.Keep.String()
 	switch {
 	case contains(x.p.targets, n) && !x.answers(n):

@@ -213,8 +213,8 @@ type claim struct {
 	burned bool
 }
 
-// State is everything a watcher decides from. It is a value: Step returns a
-// new one and leaves the old one usable.
+// State is everything a watcher decides from. Step takes it as a value and
+// returns a new one; Advance changes it.
 type State struct {
 	Cfg   Config
 	W     WState
@@ -225,7 +225,7 @@ type State struct {
 	Ctl, CtlDesc string
 
 	In      Inst
-	Remotes map[string]Remote
+	Remotes map[string]*Remote
 	Mons    map[string]Monitor
 	Held    *Held
 	Last    string // ID of the last command that ended
@@ -287,14 +287,14 @@ type State struct {
 func New(cfg Config, ctl bool, split string, now time.Time) State {
 	cfg.Remotes = append([]string(nil), cfg.Remotes...)
 	sort.Strings(cfg.Remotes)
-	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, Remotes: map[string]Remote{}, Mons: map[string]Monitor{},
+	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, Remotes: map[string]*Remote{}, Mons: map[string]Monitor{},
 		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, recBad: map[string]int{}, pend: map[uint64]pend{},
 		startAt: now.Add(cfg.InstErrorTime)}
 	if ctl {
 		s.Ctl, s.CtlDesc = proto.CtlSplit, split
 	}
 	for _, r := range cfg.Remotes {
-		s.Remotes[r] = Remote{}
+		s.Remotes[r] = &Remote{}
 		s.recT[r] = cfg.RecoverTime
 	}
 	s.In.Lost, s.unwatched = now, true
@@ -304,7 +304,12 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 
 // clone copies what Step may change.
 func (s State) clone() State {
-	s.Remotes, s.Mons = maps.Clone(s.Remotes), maps.Clone(s.Mons)
+	remotes := make(map[string]*Remote, len(s.Remotes))
+	for n, r := range s.Remotes {
+		c := *r
+		remotes[n] = &c
+	}
+	s.Remotes, s.Mons = remotes, maps.Clone(s.Mons)
 	s.rec, s.recT, s.lastRec = maps.Clone(s.rec), maps.Clone(s.recT), maps.Clone(s.lastRec)
 	s.pend, s.recBad = maps.Clone(s.pend), maps.Clone(s.recBad)
 	if s.Held != nil {
@@ -324,6 +329,17 @@ func (s State) clone() State {
 // Fault names an undeclared transition Step has made; "" when there is none.
 func (s State) Fault() string { return s.fault }
 
+var noRemote Remote
+
+// remote is the view of one other watcher, for reading; of an unknown one
+// nothing is known.
+func (s *State) remote(n string) *Remote {
+	if r := s.Remotes[n]; r != nil {
+		return r
+	}
+	return &noRemote
+}
+
 // names lists the remotes in order.
 func (s *State) names() []string { return s.Cfg.Remotes }
 
@@ -339,20 +355,20 @@ func (s *State) remoteName(n string) (string, bool) {
 
 // alive: the remote watcher was heard within DW_ERROR_TIME.
 func (s *State) alive(n string, now time.Time) bool {
-	r := s.Remotes[n]
+	r := s.remote(n)
 	return r.Known && now.Sub(r.Heard) < s.Cfg.ErrorTime
 }
 
 // hears: a connection to the remote watcher is up and was not silent for
 // DW_ERROR_TIME. That of a host without power stays up for minutes.
 func (s *State) hears(n string, now time.Time) bool {
-	r := s.Remotes[n]
+	r := s.remote(n)
 	return r.Link && (s.alive(n, now) || now.Sub(r.UpAt) < s.Cfg.ErrorTime)
 }
 
 // instOK: the remote watcher is alive and judges its instance OK.
 func (s *State) instOK(n string, now time.Time) bool {
-	return s.alive(n, now) && s.Remotes[n].Status.InstOK
+	return s.alive(n, now) && s.remote(n).Status.InstOK
 }
 
 // malUp: our instance reports its link to n connected.

@@ -22,7 +22,14 @@ type m struct {
 // equal arguments give equal results.
 func Step(s State, ev Event, now time.Time) (State, []Action) {
 	s = s.clone()
-	x := &m{State: &s, now: now}
+	acts := s.Advance(ev, now)
+	return s, acts
+}
+
+// Advance is Step for those who have no use for the state as it was: it
+// changes s. No copy of s may be used afterwards.
+func (s *State) Advance(ev Event, now time.Time) []Action {
+	x := &m{State: s, now: now}
 	before := x.digest(make([]byte, 0, 256))
 	x.noteTime()
 	from := s.W
@@ -31,14 +38,14 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 		cmd := ev.(Command)
 		x.log("command refused", "cmd", cmd.Cmd.Cmd, "kind", cmd.Cmd.Kind, "from", cmd.from(), "why", c.refuse)
 		x.answer(cmd.To, codeState, "the watcher of %s is in state %s: %s", s.Cfg.Name, from, c.refuse)
-		return s, x.acts
+		return x.acts
 	}
 	absorb[ev.kind()](x, ev)
 	x.settle()
 	if !bytes.Equal(x.digest(make([]byte, 0, 256)), before) {
 		x.acts = append(x.acts, Broadcast{})
 	}
-	return s, x.acts
+	return x.acts
 }
 
 // settle lets the rules of the states act until nothing changes. Each round
@@ -204,7 +211,7 @@ func (x *m) digest(b []byte) []byte {
 	}
 	for _, n := range x.names() {
 		flag(x.hears(n, x.now))
-		flag(x.Remotes[n].Link && x.instOK(n, x.now))
+		flag(x.remote(n).Link && x.instOK(n, x.now))
 	}
 	return b
 }
@@ -267,7 +274,6 @@ func (c Command) from() string {
 func (x *m) remoteUp(n string) {
 	if r, ok := x.Remotes[n]; ok {
 		r.Link, r.UpAt = true, x.now
-		x.Remotes[n] = r
 		x.log("watcher connected", "watcher", n)
 	}
 }
@@ -278,7 +284,6 @@ func (x *m) remoteDown(n string) {
 		return
 	}
 	r.Link = false
-	x.Remotes[n] = r
 	x.log("watcher link lost", "watcher", n)
 	x.failPending(func(p pend) bool { return p.remote == n }, "the connection to the watcher of "+n+" was lost")
 }
@@ -308,7 +313,6 @@ func (x *m) seen(n string, st proto.WatcherStatus) {
 		}
 		r.LastInst = st.Inst
 	}
-	x.Remotes[n] = r
 	x.renewClaim(n, st)
 }
 

@@ -69,14 +69,14 @@ func (x *m) takeoverConditions(g *proto.Grant) (base.Code, string) {
 	if !ok {
 		return codeArg, g.OldPrimary + " is not in its group"
 	}
-	if r := x.Remotes[n]; r.Link && x.alive(n, x.now) && r.Status.InstOK {
+	if r := x.remote(n); r.Link && x.alive(n, x.now) && r.Status.InstOK {
 		return codeActive, "the watcher of " + n + " answers and says that its instance is OK"
 	}
 	for _, o := range x.names() {
 		if o == n || !x.alive(o, x.now) {
 			continue
 		}
-		st := x.Remotes[o].Status
+		st := x.remote(o).Status
 		if st.State == proto.DWTakeover {
 			return codeClash, "the watcher of " + o + " takes over"
 		}
@@ -158,7 +158,7 @@ func (x *m) keepsClaim(asker string) string {
 	case x.In.Status.Mode == base.ModePrimary:
 		return x.Cfg.Name + " is in Primary mode"
 	}
-	if r := x.Remotes[asker]; r.LastInst.Incarnation != "" {
+	if r := x.remote(asker); r.LastInst.Incarnation != "" {
 		if rel, n := x.In.Status.Lineage.Compare(r.LastInst.Lineage); rel == base.RemoteContained {
 			return fmt.Sprintf("%s has %d open records that %s is without", x.Cfg.Name, n, asker)
 		}

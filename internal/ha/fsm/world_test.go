@@ -1,7 +1,6 @@
 package fsm_test
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -16,6 +15,8 @@ import (
 
 type mwatch struct {
 	name string
+	me   string // its end of connections
+	di   string // that of its instance
 	up   bool
 	inc  int
 	seq  uint64
@@ -27,28 +28,89 @@ type mwatch struct {
 	backlog []fsm.Event
 }
 
+// event is what happens at a moment: over a link only while that stands.
 type event struct {
-	at  time.Time
-	n   int
-	run func()
+	at    time.Time
+	n     int
+	pipe  *pipe // nil: whatever happens
+	epoch int
+	run   func()
 }
 
+func (e *event) before(o *event) bool {
+	if !e.at.Equal(o.at) {
+		return e.at.Before(o.at)
+	}
+	return e.n < o.n
+}
+
+// queue is a heap; the first event is the next.
 type queue []event
 
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	if !q[i].at.Equal(q[j].at) {
-		return q[i].at.Before(q[j].at)
+func (q *queue) push(e event) {
+	l := append(*q, e)
+	i := len(l) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !e.before(&l[up]) {
+			break
+		}
+		l[i] = l[up]
+		i = up
 	}
-	return q[i].n < q[j].n
+	l[i] = e
+	*q = l
 }
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(v any)   { *q = append(*q, v.(event)) }
-func (q *queue) Pop() any {
-	o := *q
-	v := o[len(o)-1]
-	*q = o[:len(o)-1]
-	return v
+
+func (q *queue) pop() event {
+	l := *q
+	first, e := l[0], l[len(l)-1]
+	l[len(l)-1] = event{}
+	l = l[:len(l)-1]
+	*q = l
+	for i := 0; len(l) > 0; {
+		c := 2*i + 1
+		if c+1 < len(l) && l[c+1].before(&l[c]) {
+			c++
+		}
+		if c >= len(l) || !l[c].before(&e) {
+			l[i] = e
+			break
+		}
+		l[i] = l[c]
+		i = c
+	}
+	return first
+}
+
+// pipe is a connection, end one side of it.
+type pipe struct {
+	key   string // in world.cut
+	up    bool   // as last seen
+	epoch int
+}
+
+type end struct {
+	*pipe
+	last time.Time // what is sent arrives in order
+}
+
+// conn is a connection that comes and goes.
+type conn struct {
+	*pipe
+	on         func() bool
+	upf, downf func()
+}
+
+// line of the trace; its text is made when somebody reads it.
+type line struct {
+	at time.Time
+	f  string
+	a  []any
+}
+
+func (l line) String() string {
+	return fmt.Sprintf("%7.2f ", l.at.Sub(time.Unix(1e9, 0)).Seconds()) + fmt.Sprintf(l.f, l.a...)
 }
 
 // tester is what the world needs of testing.T and rapid.T.
@@ -74,16 +136,15 @@ type world struct {
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
-	up      map[string]bool // links as last seen
-	epoch   map[string]int
-	last    map[string]time.Time // in-order delivery
+	ends    map[[2]string]*end
+	conns   []conn
 	q       queue
 	n       int
 	opens   int
 	next    uint64
-	acked   map[uint64]bool
+	acked   []uint64
 	faults  []string
-	trace   []string
+	trace   []line
 	replies map[uint64]func(proto.WatcherReply)
 	reqs    uint64
 	granted *confirm.Reserved
@@ -93,21 +154,21 @@ type world struct {
 }
 
 func newWorld(t tester, seed uint64, n int, cfg fsm.Config) *world {
-	w := &world{t: t, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{},
-		cut: map[string]bool{}, up: map[string]bool{}, epoch: map[string]int{}, last: map[string]time.Time{}, acked: map[uint64]bool{},
-		replies: map[uint64]func(proto.WatcherReply){}}
+	w := &world{t: t, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
+		ends: map[[2]string]*end{}, replies: map[uint64]func(proto.WatcherReply){}}
 	for i := range n {
 		w.names = append(w.names, string(rune('A'+i)))
 	}
 	for i, name := range w.names {
-		d := &mdb{w: w, name: name, mode: base.ModeStandby}
+		d := &mdb{w: w, name: name, ep: "d:" + name, mode: base.ModeStandby}
 		if i == 0 {
 			d.mode = base.ModePrimary
 		}
 		d.append(entry{open: &base.OpenRecord{ID: 1, TGUID: "first", CurInst: "A", Apply: []base.Position{{}}}})
 		w.dbs[name] = d
-		w.ws[name] = &mwatch{name: name}
+		w.ws[name] = &mwatch{name: name, me: "w:" + name, di: "i:" + name}
 	}
+	w.connect()
 	return w
 }
 
@@ -118,8 +179,15 @@ func auto() fsm.Config {
 
 func (w *world) bad(f string, a ...any) { w.faults = append(w.faults, fmt.Sprintf(f, a...)) }
 
-func (w *world) log(f string, a ...any) {
-	w.trace = append(w.trace, fmt.Sprintf("%7.2f ", w.now.Sub(time.Unix(1e9, 0)).Seconds())+fmt.Sprintf(f, a...))
+func (w *world) log(f string, a ...any) { w.trace = append(w.trace, line{w.now, f, a}) }
+
+// text is the trace, or the last lines of it.
+func (w *world) text(last int) string {
+	var b strings.Builder
+	for _, l := range w.trace[max(0, len(w.trace)-last):] {
+		b.WriteString(l.String() + "\n")
+	}
+	return b.String()
 }
 
 func link(a, b string) string {
@@ -129,35 +197,39 @@ func link(a, b string) string {
 	return a + "|" + b
 }
 
-func (w *world) reach(a, b string) bool { return !w.cut[link(a, b)] }
+// end is a's end of the connection to b.
+func (w *world) end(a, b string) *end {
+	if e := w.ends[[2]string{a, b}]; e != nil {
+		return e
+	}
+	p := &pipe{key: link(a, b)}
+	w.ends[[2]string{a, b}], w.ends[[2]string{b, a}] = &end{pipe: p}, &end{pipe: p}
+	return w.ends[[2]string{a, b}]
+}
+
+func (w *world) reach(a, b string) bool { return len(w.cut) == 0 || !w.cut[w.end(a, b).key] }
 
 func (w *world) after(d time.Duration, f func()) {
 	w.n++
-	heap.Push(&w.q, event{w.now.Add(d), w.n, f})
+	w.q.push(event{at: w.now.Add(d), n: w.n, run: f})
 }
 
 // send delivers over a link, in order, unless the link breaks meanwhile.
 func (w *world) send(a, b string, f func()) {
-	l := link(a, b)
-	if !w.up[l] {
+	e := w.end(a, b)
+	if !e.up {
 		return
 	}
 	at := w.now.Add(ms(1 + w.rng.IntN(60)))
 	if w.rng.IntN(40) == 0 {
 		at = at.Add(ms(w.rng.IntN(1500)))
 	}
-	key := a + ">" + b
-	if at.Before(w.last[key]) {
-		at = w.last[key]
+	if at.Before(e.last) {
+		at = e.last
 	}
-	w.last[key] = at
-	ep := w.epoch[l]
+	e.last = at
 	w.n++
-	heap.Push(&w.q, event{at, w.n, func() {
-		if w.epoch[l] == ep && w.up[l] {
-			f()
-		}
-	}})
+	w.q.push(event{at, w.n, e.pipe, e.epoch, f})
 }
 
 func (w *world) startWatcher(name string) {
@@ -194,8 +266,7 @@ func (w *world) ev(name string, e fsm.Event) {
 		x.backlog = append(x.backlog, e)
 		return
 	}
-	var acts []fsm.Action
-	x.st, acts = fsm.Step(x.st, e, w.now)
+	acts := x.st.Advance(e, w.now)
 	if f := x.st.Fault(); f != "" {
 		w.bad("undeclared transition at %s: %s", name, f)
 	}
@@ -221,11 +292,11 @@ func (w *world) thaw(name string) {
 }
 
 func (w *world) act(x *mwatch, a fsm.Action) {
-	me := "w:" + x.name
+	me := x.me
 	d := w.dbs[x.name]
 	switch e := a.(type) {
 	case fsm.SendInst:
-		di := "i:" + x.name
+		di := x.di
 		inc := d.inc
 		var exec func()
 		exec = func() {
@@ -247,7 +318,7 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 		}
 		w.send(me, di, exec)
 	case fsm.TellRemote:
-		if !w.up[link(me, "w:"+e.Inst)] {
+		if !w.end(me, w.ws[e.Inst].me).up {
 			w.after(0, func() { w.ev(x.name, fsm.RemoteReply{Inst: e.Inst, Req: e.Req, Err: "down"}) })
 			return
 		}
@@ -268,7 +339,7 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 			f(e.Reply)
 		}
 	case fsm.KillInst:
-		if d.up && e.PID == d.report().PID {
+		if d.up && e.PID == d.pid() {
 			d.crash()
 			w.log("%s killed by its watcher", x.name)
 		}
@@ -279,7 +350,7 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 				return
 			}
 			d.start()
-			w.ev(x.name, fsm.Started{PID: d.report().PID})
+			w.ev(x.name, fsm.Started{PID: d.pid()})
 		})
 	case fsm.WriteCtl:
 		x.ctl, x.desc = true, e.Desc
@@ -293,7 +364,7 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 
 // command sends a WatcherCommand from endpoint `from` to the watcher of inst.
 func (w *world) command(from, inst, fromInst, mon string, c proto.WatcherCommand, done func(proto.WatcherReply)) {
-	to := "w:" + inst
+	to := w.ws[inst].me
 	w.send(from, to, func() {
 		w.reqs++
 		conn := w.reqs
@@ -313,20 +384,21 @@ func (w *world) fill(x *mwatch, st proto.WatcherStatus) proto.WatcherStatus {
 func (w *world) broadcast(x *mwatch) {
 	x.seq++
 	st := w.fill(x, x.st.Report(x.seq, w.now))
+	var said fsm.Event = fsm.RemoteStatus{Inst: x.name, Status: st} // one for all: nobody changes it
 	for _, n := range w.names {
 		if n != x.name {
-			w.send("w:"+x.name, "w:"+n, func() { w.ev(n, fsm.RemoteStatus{Inst: x.name, Status: st}) })
+			w.send(x.me, w.ws[n].me, func() { w.ev(n, said) })
 		}
 	}
-	w.send("w:"+x.name, "m:", func() { w.monStep(confirm.Report{Addr: x.name, Status: st}) })
+	var told confirm.Event = confirm.Report{Addr: x.name, Status: st}
+	w.send(x.me, "m:", func() { w.monStep(told) })
 }
 
 func (w *world) monStep(e confirm.Event) {
 	if !w.monUp {
 		return
 	}
-	var acts []confirm.Action
-	w.mon, acts = confirm.Step(w.mon, e, w.now)
+	acts := w.mon.Advance(e, w.now)
 	inc := w.monInc
 	for _, a := range acts {
 		switch e := a.(type) {
@@ -355,26 +427,16 @@ func (w *world) monStep(e confirm.Event) {
 	}
 }
 
-// links brings connections up and down, and tells both ends.
-func (w *world) links() {
-	set := func(a, b string, on bool, upf, downf func()) {
-		l := link(a, b)
-		if on == w.up[l] {
-			return
-		}
-		w.up[l] = on
-		w.epoch[l]++
-		if on {
-			upf()
-		} else {
-			downf()
-		}
+// connect lists the connections and what their ends learn of them.
+func (w *world) connect() {
+	add := func(a, b string, on func() bool, upf, downf func()) {
+		w.conns = append(w.conns, conn{w.end(a, b).pipe, on, upf, downf})
 	}
 	for i, a := range w.names {
 		x, d := w.ws[a], w.dbs[a]
-		set("w:"+a, fmt.Sprintf("i:%s", a), x.up && d.up, func() { w.ev(a, fsm.InstUp{PID: d.report().PID}) },
+		add(x.me, x.di, func() bool { return x.up && d.up }, func() { w.ev(a, fsm.InstUp{PID: d.pid()}) },
 			func() { w.ev(a, fsm.InstDown{Gone: !d.up}) })
-		set("w:"+a, "m:", x.up && w.monUp && w.reach("w:"+a, "m:"), func() {
+		add(x.me, "m:", func() bool { return x.up && w.monUp }, func() {
 			w.ev(a, fsm.MonUp{ID: "mon", Confirm: true})
 			w.monStep(confirm.Link{Addr: a, Up: true})
 			w.broadcast(x)
@@ -383,13 +445,31 @@ func (w *world) links() {
 			w.monStep(confirm.Link{Addr: a})
 		})
 		for _, b := range w.names[i+1:] {
-			set("w:"+a, "w:"+b, x.up && w.ws[b].up && w.reach("w:"+a, "w:"+b), func() {
+			y := w.ws[b]
+			add(x.me, y.me, func() bool { return x.up && y.up }, func() {
 				w.ev(a, fsm.RemoteUp{Inst: b})
 				w.ev(b, fsm.RemoteUp{Inst: a})
 			}, func() {
 				w.ev(a, fsm.RemoteDown{Inst: b})
 				w.ev(b, fsm.RemoteDown{Inst: a})
 			})
+		}
+	}
+}
+
+// links brings connections up and down, and tells both ends.
+func (w *world) links() {
+	for _, c := range w.conns {
+		on := c.on() && (len(w.cut) == 0 || !w.cut[c.key])
+		if on == c.up {
+			continue
+		}
+		c.up = on
+		c.epoch++
+		if on {
+			c.upf()
+		} else {
+			c.downf()
 		}
 	}
 }
@@ -401,16 +481,17 @@ func (w *world) run(d time.Duration) {
 		w.now = w.now.Add(ms(50))
 		w.links()
 		for len(w.q) > 0 && !w.q[0].at.After(w.now) {
-			e := heap.Pop(&w.q).(event)
-			e.run()
+			if e := w.q.pop(); e.pipe == nil || e.pipe.up && e.pipe.epoch == e.epoch {
+				e.run()
+			}
 		}
 		k := w.now.Sub(time.Unix(1e9, 0)).Milliseconds()
 		for _, n := range w.names {
 			x, d := w.ws[n], w.dbs[n]
 			d.chatter()
 			if k%200 == 0 && d.up && !d.hung {
-				st := d.report()
-				w.send("i:"+n, "w:"+n, func() { w.ev(n, fsm.InstStatus{Status: st}) })
+				st := fsm.InstStatus{Status: d.report()}
+				w.send(x.di, x.me, func() { w.ev(n, st) })
 			}
 			if !x.up {
 				continue
@@ -422,7 +503,7 @@ func (w *world) run(d time.Duration) {
 				if !x.frozen {
 					w.broadcast(x)
 				}
-				w.send("m:", "w:"+n, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
+				w.send("m:", x.me, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
 			}
 		}
 		if k%100 == 0 {
@@ -441,7 +522,7 @@ func (w *world) clients() {
 	for _, n := range w.names {
 		w.next++
 		if !w.idle && w.dbs[n].commit(w.next) {
-			w.acked[w.next] = true
+			w.acked = append(w.acked, w.next)
 			got = append(got, n)
 		}
 	}
@@ -498,12 +579,10 @@ func (w *world) settle(limit time.Duration) {
 func (w *world) fail() {
 	w.t.Helper()
 	if len(w.faults) > 0 {
-		n := max(0, len(w.trace)-120)
-		w.t.Fatalf("%s\n%s", strings.Join(w.faults, "\n"), strings.Join(w.trace[n:], "\n"))
+		w.t.Fatalf("%s\n%s", strings.Join(w.faults, "\n"), w.text(120))
 	}
 	if h := w.healthy(); h != "" && testing.Verbose() {
-		n := max(0, len(w.trace)-80)
-		w.t.Log(strings.Join(w.trace[n:], "\n"))
+		w.t.Log(w.text(80))
 	}
 }
 
@@ -519,7 +598,7 @@ func (w *world) durable() {
 			}
 		}
 	}
-	for id := range w.acked {
+	for _, id := range w.acked {
 		if !have[id] {
 			w.t.Fatalf("acknowledged commit %d is lost", id)
 		}
