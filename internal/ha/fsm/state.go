@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -225,7 +226,7 @@ type State struct {
 	Ctl, CtlDesc string
 
 	In      Inst
-	Remotes map[string]*Remote
+	remotes []*Remote // of Cfg.Remotes, in their order
 	Mons    map[string]Monitor
 	Held    *Held
 	Last    string // ID of the last command that ended
@@ -279,6 +280,7 @@ type State struct {
 	era    uint64    // proto.WatcherStatus.Era
 	eraAt  time.Time // when it began
 
+	told  []byte // digest of what everybody has been told
 	fault string // an undeclared transition, for tests
 }
 
@@ -287,29 +289,30 @@ type State struct {
 func New(cfg Config, ctl bool, split string, now time.Time) State {
 	cfg.Remotes = append([]string(nil), cfg.Remotes...)
 	sort.Strings(cfg.Remotes)
-	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, Remotes: map[string]*Remote{}, Mons: map[string]Monitor{},
+	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, remotes: make([]*Remote, len(cfg.Remotes)), Mons: map[string]Monitor{},
 		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, recBad: map[string]int{}, pend: map[uint64]pend{},
 		startAt: now.Add(cfg.InstErrorTime)}
 	if ctl {
 		s.Ctl, s.CtlDesc = proto.CtlSplit, split
 	}
-	for _, r := range cfg.Remotes {
-		s.Remotes[r] = &Remote{}
+	for i, r := range cfg.Remotes {
+		s.remotes[i] = &Remote{}
 		s.recT[r] = cfg.RecoverTime
 	}
 	s.In.Lost, s.unwatched = now, true
 	s.era, s.eraAt = 1, now
+	s.told = (&m{State: &s, now: now}).digest(nil)
 	return s
 }
 
 // clone copies what Step may change.
 func (s State) clone() State {
-	remotes := make(map[string]*Remote, len(s.Remotes))
-	for n, r := range s.Remotes {
+	s.remotes = slices.Clone(s.remotes)
+	for i, r := range s.remotes {
 		c := *r
-		remotes[n] = &c
+		s.remotes[i] = &c
 	}
-	s.Remotes, s.Mons = remotes, maps.Clone(s.Mons)
+	s.Mons = maps.Clone(s.Mons)
 	s.rec, s.recT, s.lastRec = maps.Clone(s.rec), maps.Clone(s.recT), maps.Clone(s.lastRec)
 	s.pend, s.recBad = maps.Clone(s.pend), maps.Clone(s.recBad)
 	if s.Held != nil {
@@ -334,10 +337,20 @@ var noRemote Remote
 // remote is the view of one other watcher, for reading; of an unknown one
 // nothing is known.
 func (s *State) remote(n string) *Remote {
-	if r := s.Remotes[n]; r != nil {
+	if r := s.known(n); r != nil {
 		return r
 	}
 	return &noRemote
+}
+
+// known is the view of a watcher of the group; nil when n is none.
+func (s *State) known(n string) *Remote {
+	for i, name := range s.Cfg.Remotes {
+		if name == n {
+			return s.remotes[i]
+		}
+	}
+	return nil
 }
 
 // names lists the remotes in order.

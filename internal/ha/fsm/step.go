@@ -30,7 +30,6 @@ func Step(s State, ev Event, now time.Time) (State, []Action) {
 // changes s. No copy of s may be used afterwards.
 func (s *State) Advance(ev Event, now time.Time) []Action {
 	x := &m{State: s, now: now}
-	before := x.digest(make([]byte, 0, 256))
 	x.noteTime()
 	from := s.W
 	c := table[from][ev.kind()]
@@ -42,7 +41,8 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	}
 	absorb[ev.kind()](x, ev)
 	x.settle()
-	if !bytes.Equal(x.digest(make([]byte, 0, 256)), before) {
+	if d := x.digest(make([]byte, 0, 256)); !bytes.Equal(d, x.told) {
+		x.told = bytes.Clone(d)
 		x.acts = append(x.acts, Broadcast{})
 	}
 	return x.acts
@@ -178,7 +178,7 @@ func (x *m) failPending(of func(pend) bool, why string) {
 }
 
 // digest is what others should hear about at once when it changes. It is made
-// twice in each Step, so without fmt.
+// in each Step, so without fmt.
 func (x *m) digest(b []byte) []byte {
 	in := x.In.Status
 	flag := func(v bool) {
@@ -272,15 +272,15 @@ func (c Command) from() string {
 }
 
 func (x *m) remoteUp(n string) {
-	if r, ok := x.Remotes[n]; ok {
+	if r := x.known(n); r != nil {
 		r.Link, r.UpAt = true, x.now
 		x.log("watcher connected", "watcher", n)
 	}
 }
 
 func (x *m) remoteDown(n string) {
-	r, ok := x.Remotes[n]
-	if !ok {
+	r := x.known(n)
+	if r == nil {
 		return
 	}
 	r.Link = false
@@ -289,20 +289,19 @@ func (x *m) remoteDown(n string) {
 }
 
 func (x *m) remoteStatus(e RemoteStatus) {
-	r, ok := x.Remotes[e.Inst]
-	if !ok {
+	r := x.known(e.Inst)
+	if r == nil {
 		return
 	}
 	if !x.alive(e.Inst, x.now) || r.Status.State != e.Status.State {
 		x.log("watcher heard", "watcher", e.Inst, "state", e.Status.State, "inst_ok", e.Status.InstOK,
 			"mode", e.Status.Inst.Mode.String(), "status", e.Status.Inst.Status.String())
 	}
-	x.seen(e.Inst, e.Status)
+	x.seen(r, e.Inst, e.Status)
 }
 
 // seen takes a status of another watcher, from a message or an answer.
-func (x *m) seen(n string, st proto.WatcherStatus) {
-	r := x.Remotes[n]
+func (x *m) seen(r *Remote, n string, st proto.WatcherStatus) {
 	r.Known, r.Heard, r.Status = true, x.now, st
 	if st.Inst.Incarnation != "" {
 		if r.LastInst.Incarnation != st.Inst.Incarnation {
@@ -344,7 +343,7 @@ func (x *m) remoteReply(e RemoteReply) {
 	}
 	delete(x.State.pend, e.Req)
 	if e.Err == "" && e.Reply.Status.Incarnation != "" {
-		x.seen(e.Inst, e.Reply.Status)
+		x.seen(x.known(e.Inst), e.Inst, e.Reply.Status)
 	}
 	err := e.Err
 	if err == "" && e.Reply.Code != 0 {

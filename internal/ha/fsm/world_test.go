@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"testing"
 	"time"
 
 	"datawatch/internal/base"
@@ -14,15 +13,17 @@ import (
 )
 
 type mwatch struct {
-	name string
-	me   string // its end of connections
-	di   string // that of its instance
-	up   bool
-	inc  int
-	seq  uint64
-	st   fsm.State
-	ctl  bool
-	desc string
+	name    string
+	me      string // its end of connections
+	di      string // that of its instance
+	up      bool
+	inc     int
+	incName string
+	seq     uint64
+	st      fsm.State
+	ctl     bool
+	desc    string
+	stepped time.Time // its newest event
 	// frozen: the process is stopped; what arrives waits.
 	frozen  bool
 	backlog []fsm.Event
@@ -132,7 +133,8 @@ type world struct {
 	ws      map[string]*mwatch
 	mon     confirm.State
 	monUp   bool
-	idle    bool // clients write nothing
+	idle    bool  // clients write nothing
+	every   int64 // milliseconds between two reports without news
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
@@ -154,7 +156,7 @@ type world struct {
 }
 
 func newWorld(t tester, seed uint64, n int, cfg fsm.Config) *world {
-	w := &world{t: t, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
+	w := &world{t: t, every: 200, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
 		ends: map[[2]string]*end{}, replies: map[uint64]func(proto.WatcherReply){}}
 	for i := range n {
 		w.names = append(w.names, string(rune('A'+i)))
@@ -245,6 +247,7 @@ func (w *world) startWatcher(name string) {
 		}
 	}
 	x.up, x.inc = true, x.inc+1
+	x.incName = fmt.Sprintf("%s-%d", x.name, x.inc)
 	x.frozen, x.backlog = false, nil
 	x.st = fsm.New(c, x.ctl, x.desc, w.now)
 }
@@ -266,6 +269,7 @@ func (w *world) ev(name string, e fsm.Event) {
 		x.backlog = append(x.backlog, e)
 		return
 	}
+	x.stepped = w.now
 	acts := x.st.Advance(e, w.now)
 	if f := x.st.Fault(); f != "" {
 		w.bad("undeclared transition at %s: %s", name, f)
@@ -358,6 +362,9 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 	case fsm.Broadcast:
 		w.broadcast(x)
 	case fsm.Log:
+		if e.Event == "sequence done" && e.Attrs[1] == "failover" {
+			w.did[didFailover] = 1
+		}
 		w.log("%s %s %v", x.name, e.Event, e.Attrs)
 	}
 }
@@ -377,7 +384,7 @@ func (w *world) fill(x *mwatch, st proto.WatcherStatus) proto.WatcherStatus {
 	if w.forge {
 		st.Config.Mode = "AUTO"
 	}
-	st.Seq, st.Incarnation = x.seq, fmt.Sprintf("%s-%d", x.name, x.inc)
+	st.Seq, st.Incarnation = x.seq, x.incName
 	return st
 }
 
@@ -489,17 +496,17 @@ func (w *world) run(d time.Duration) {
 		for _, n := range w.names {
 			x, d := w.ws[n], w.dbs[n]
 			d.chatter()
-			if k%200 == 0 && d.up && !d.hung {
+			if k%w.every == 0 && d.up && !d.hung {
 				st := fsm.InstStatus{Status: d.report()}
 				w.send(x.di, x.me, func() { w.ev(n, st) })
 			}
 			if !x.up {
 				continue
 			}
-			if k%100 == 0 && !x.frozen {
+			if !x.frozen && w.now.Sub(x.stepped) >= ms(100) { // any event lets time pass
 				w.ev(n, fsm.Tick{})
 			}
-			if k%200 == 0 {
+			if k%w.every == 0 {
 				if !x.frozen {
 					w.broadcast(x)
 				}
@@ -580,9 +587,6 @@ func (w *world) fail() {
 	w.t.Helper()
 	if len(w.faults) > 0 {
 		w.t.Fatalf("%s\n%s", strings.Join(w.faults, "\n"), w.text(120))
-	}
-	if h := w.healthy(); h != "" && testing.Verbose() {
-		w.t.Log(w.text(80))
 	}
 }
 
