@@ -42,6 +42,7 @@ check:
 
 # Real processes have the machine to themselves: they come last. The timeout is
 # per package.
+test: export DW_SIM_SEEDS ?= 10000
 test: deps build
 	$(GO) test -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep --line-buffered -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'

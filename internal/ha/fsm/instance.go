@@ -127,9 +127,13 @@ func (x *m) gone(why string) {
 	if !x.okSince.IsZero() && x.now.Sub(x.okSince) >= restartCalm {
 		x.starts = 0
 	}
-	if x.starts == 0 {
+	switch {
+	case x.svcDone:
+		// It was ended so that another takes over (unserved): that needs a moment.
+		x.startAt = x.now.Add(x.Cfg.ErrorTime)
+	case x.starts == 0:
 		x.startAt = x.now
-	} else {
+	default:
 		x.backOff()
 	}
 }

@@ -28,7 +28,7 @@ import (
 //
 // DW_SIM_SEEDS says how many are run; DW_SIM_FILE is a file that remembers where
 // to go on (make sim, make chaos).
-const seedsInTest = 40
+const seedsInTest = 300 // make test: ten thousand
 
 func TestSeeds(t *testing.T) {
 	if s := os.Getenv("DW_SIM_SEED"); s != "" {
@@ -124,7 +124,7 @@ func life(t tester, seed uint64) *world {
 		cfg.SendThreshold, cfg.ApplyThresh = 1, 1
 	}
 	w := newWorld(t, seed, 2+rng.IntN(3), cfg)
-	w.every = 200 + 100*int64(rng.IntN(5))
+	w.every, w.beat = 200+100*int64(rng.IntN(5)), 100*int64(1+rng.IntN(3))
 	w.startAll()
 	w.settle(2 * time.Minute)
 	for range 1 + rng.IntN(20) {

@@ -112,7 +112,7 @@ func TestPublicNetworkDown(t *testing.T) {
 		w.ev("B", fsm.Service{Why: "no card"}) // a standby's clients are elsewhere
 		if !standby {
 			w.dbs["A"].arch["B"].state, w.dbs["B"].claim, w.dbs["B"].hung = base.ArchInvalid, "", true
-			w.ws["A"].st.Cfg.RecoverTime = 1000
+			w.ws["B"].st.Cfg.AutoRestart = false
 		}
 		w.run(10 * time.Second)
 		if standby && w.dbs["B"].inc != inc {

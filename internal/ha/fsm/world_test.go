@@ -135,6 +135,7 @@ type world struct {
 	monUp   bool
 	idle    bool  // clients write nothing
 	every   int64 // milliseconds between two reports without news
+	beat    int64 // milliseconds between two ticks of the monitor
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
@@ -156,7 +157,7 @@ type world struct {
 }
 
 func newWorld(t tester, seed uint64, n int, cfg fsm.Config) *world {
-	w := &world{t: t, every: 200, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
+	w := &world{t: t, every: 200, beat: 100, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
 		ends: map[[2]string]*end{}, replies: map[uint64]func(proto.WatcherReply){}}
 	for i := range n {
 		w.names = append(w.names, string(rune('A'+i)))
@@ -496,7 +497,7 @@ func (w *world) run(d time.Duration) {
 		for _, n := range w.names {
 			x, d := w.ws[n], w.dbs[n]
 			d.chatter()
-			if k%w.every == 0 && d.up && !d.hung {
+			if k%200 == 0 && d.up && !d.hung {
 				st := fsm.InstStatus{Status: d.report()}
 				w.send(x.di, x.me, func() { w.ev(n, st) })
 			}
@@ -513,7 +514,7 @@ func (w *world) run(d time.Duration) {
 				w.send("m:", x.me, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
 			}
 		}
-		if k%100 == 0 {
+		if k%w.beat == 0 {
 			w.monStep(confirm.Tick{})
 		}
 		w.clients()
