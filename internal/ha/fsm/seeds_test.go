@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -36,6 +37,7 @@ func TestSeeds(t *testing.T) {
 		if err != nil {
 			t.Fatalf("DW_SIM_SEED: %v", err)
 		}
+		traceLines = math.MaxInt // all of it
 		life(t, seed)
 		return
 	}

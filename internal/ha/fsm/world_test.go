@@ -184,6 +184,9 @@ func (w *world) bad(f string, a ...any) { w.faults = append(w.faults, fmt.Sprint
 
 func (w *world) log(f string, a ...any) { w.trace = append(w.trace, line{w.now, f, a}) }
 
+// traceLines of a failed life are shown.
+var traceLines = 120
+
 // text is the trace, or the last lines of it.
 func (w *world) text(last int) string {
 	var b strings.Builder
@@ -581,13 +584,13 @@ func (w *world) settle(limit time.Duration) {
 			w.t.Log(fmt.Sprintf("%s waits: %v", n, g.st.Why))
 		}
 	}
-	w.t.Fatalf("not healthy after %s: %s", limit, w.healthy())
+	w.t.Fatalf("not healthy after %s: %s\n%s", limit, w.healthy(), w.text(traceLines))
 }
 
 func (w *world) fail() {
 	w.t.Helper()
 	if len(w.faults) > 0 {
-		w.t.Fatalf("%s\n%s", strings.Join(w.faults, "\n"), w.text(120))
+		w.t.Fatalf("%s\n%s", strings.Join(w.faults, "\n"), w.text(traceLines))
 	}
 }
 
