@@ -60,7 +60,7 @@ var archParams = []Param{
 	{Section: "[ARCH_NAME]", Name: "[ARCH_NAME]", Kind: KindName, Effective: true, Manual: "5.3",
 		Doc: "One section per archive. Its name starts the names of the files that a primary archives; STANDBY_ARCHIVE is taken by what standbys archive."},
 	{Section: "[ARCH_NAME]", Name: "ARCH_TYPE", Kind: KindEnum, Enum: []string{"LOCAL", "REMOTE", "REALTIME", "TIMELY", "ASYNC"},
-		notYet: []string{"REMOTE", "TIMELY", "ASYNC"}, Required: true, Effective: true, Manual: "5.3",
+		notYet: []string{"REMOTE", "ASYNC"}, Required: true, Effective: true, Manual: "5.3",
 		Doc: "Type of the archive: files here (LOCAL), a DSC node (REMOTE), a standby before the local log write (REALTIME), after it (TIMELY), or by timer (ASYNC)."},
 	{Section: "[ARCH_NAME]", Name: "ARCH_DEST", Kind: KindString, MaxLen: 4096, Required: true, Effective: true, Manual: "5.3",
 		Doc: "Target: a directory (LOCAL) or an instance name; the names of all nodes joined by / when the target is a DSC cluster."},

@@ -29,8 +29,11 @@ const (
 const usage = `dw: a whole Datawatch system on this machine
 
   dw up     [-dir run] [-standbys 1] [-mode auto] [-monitors 1] [-port 5236] [-tls]
+            [-archive timely] [-wait-apply 0|1]
             makes it if needed, starts it and waits until it is healthy; -tls
-            encrypts everything, -tls=key by a group key instead of certificates
+            encrypts everything, -tls=key by a group key instead of certificates;
+            -archive timely sends redo after the local write instead of before;
+            -wait-apply 1: a commit waits until the standbys can show it
   dw status [-dir run] [-json]     one line per process; exits with 0 when healthy, else with 3
   dw kill   [-dir run] NAME        kill -9: a crash, to see what happens
   dw stop   [-dir run] NAME        ends a process normally
@@ -103,6 +106,8 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		fs.StringVar(&o.Mode, "mode", "auto", "")
 		fs.IntVar(&o.Monitors, "monitors", 1, "")
 		fs.IntVar(&o.Port, "port", 5236, "")
+		fs.StringVar(&o.Archive, "archive", "", "")
+		fs.StringVar(&o.Wait, "wait-apply", "", "")
 		fs.BoolVar(&o.Fast, "fast", false, "")
 	case "bench":
 		fs.StringVar(&o.Dir, "dir", "bench", "")
@@ -265,6 +270,10 @@ func sameOptions(fs *flag.FlagSet, o Options) error {
 			has = strconv.Itoa(s.Monitors)
 		case "tls":
 			has = cmp.Or(s.TLS, "false")
+		case "archive":
+			has = cmp.Or(s.Archive, "realtime")
+		case "wait-apply":
+			has = s.Wait
 		case "fast":
 			has = strconv.FormatBool(s.Fast)
 		default:

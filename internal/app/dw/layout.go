@@ -9,6 +9,7 @@
 package dw
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Options struct {
 	Mode     string // auto or manual
 	Monitors int    // 0 or 1 confirm monitor
 	Port     int    // SQL port of the first database
+	Archive  string // "" or realtime, or timely: when redo goes to the standbys
+	Wait     string // ARCH_WAIT_APPLY, "0" or "1"; "": its default
 	TLS      string // "" plain text, "cert" or "key": how links are protected
 	Fast     bool   // short error times and small logs, for tests
 }
@@ -63,7 +66,9 @@ type System struct {
 	Mode     string     `json:"mode"`
 	Monitors int        `json:"monitors"`
 	Fast     bool       `json:"fast"`
-	TLS      string     `json:"tls,omitempty"` // "cert" or "key"; SQL clients must use TLS too
+	TLS      string     `json:"tls,omitempty"`        // "cert" or "key"; SQL clients must use TLS too
+	Archive  string     `json:"archive,omitempty"`    // "TIMELY"; empty: REALTIME
+	Wait     string     `json:"wait_apply,omitempty"` // ARCH_WAIT_APPLY; empty: its default
 	DBs      []Database `json:"databases"`
 	Ready    bool       `json:"ready"` // data and configuration are complete
 }
@@ -82,13 +87,20 @@ func newSystem(o Options, bin string) (*System, error) {
 		return nil, usageError{fmt.Errorf("-standbys %d: must be 0 to 8", o.Standbys)}
 	case o.Monitors < 0 || o.Monitors > 1:
 		return nil, usageError{fmt.Errorf("-monitors %d: must be 0 or 1", o.Monitors)}
+	case o.Archive != "" && o.Archive != "realtime" && o.Archive != "timely":
+		return nil, usageError{fmt.Errorf("-archive %s: must be realtime or timely", o.Archive)}
+	case o.Wait != "" && o.Wait != "0" && o.Wait != "1":
+		return nil, usageError{fmt.Errorf("-wait-apply %s: must be 0 or 1", o.Wait)}
 	case o.TLS != "" && o.TLS != "cert" && o.TLS != "key":
 		return nil, usageError{fmt.Errorf("-tls=%s: must be cert or key", o.TLS)}
 	case o.Port < 1024 || o.Port+dwAdmin+o.Standbys > 65534:
 		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwAdmin-o.Standbys)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
-		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS}
+		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS, Wait: o.Wait}
+	if o.Archive == "timely" {
+		s.Archive = "TIMELY"
+	}
 	for i := 0; i <= o.Standbys; i++ {
 		p := o.Port + i
 		s.DBs = append(s.DBs, Database{Name: fmt.Sprintf("GRP1_RT_%02d", i+1), Port: p,
@@ -176,9 +188,13 @@ func (s *System) files(d Database) map[string]string {
 			i+1, x.Name, x.MAL, x.Port, x.DW, x.InstDW)
 	}
 	arch.WriteString("# Where this database sends its redo when it is the primary.\n")
+	if s.Wait != "" {
+		fmt.Fprintf(&arch, "ARCH_WAIT_APPLY = %s\n", s.Wait)
+	}
 	for i, x := range s.DBs {
 		if x.Name != d.Name {
-			fmt.Fprintf(&arch, "\n[ARCHIVE_REALTIME%d]\n  ARCH_TYPE = REALTIME\n  ARCH_DEST = %s\n", i+1, x.Name)
+			typ := cmp.Or(s.Archive, "REALTIME")
+			fmt.Fprintf(&arch, "\n[ARCHIVE_%s%d]\n  ARCH_TYPE = %s\n  ARCH_DEST = %s\n", typ, i+1, typ, x.Name)
 		}
 	}
 	fmt.Fprintf(&arch, "\n[ARCHIVE_LOCAL1]\n  ARCH_TYPE = LOCAL\n  ARCH_DEST = %s\n  ARCH_FILE_SIZE = 128\n  ARCH_SPACE_LIMIT = 0\n", filepath.Join(s.dbDir(d), "arch"))

@@ -84,7 +84,8 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	l.Add(oneOf(before, allowed...) && p.Status.State != proto.DWShutdown, "its watcher was in "+strings.Join(allowed, ", ")+" before",
 		"the watcher of %s was %s", pn, before)
 	a, ok := p.Arch(sn)
-	l.Add(ok && a.State == base.ArchValid, "the archive to the standby was Valid", "%s -> %s was %s", pn, sn, a.State)
+	l.Add(ok && (a.State == base.ArchValid || undecided(a)), "the archive to the standby was Valid, or a failed send had just made it Invalid",
+		"%s -> %s was %s", pn, sn, a.State)
 	l.Add(!(a.SendFailed && before == proto.DWFailover), "the primary was not about to drop the standby",
 		"the watcher of %s was in FAILOVER after a failed send to %s", pn, sn)
 	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
@@ -101,6 +102,9 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	// has it, so one with less has lost something that was acknowledged (G1).
 	l.Add(a.Type != base.ArchRealtime || !ti.Keep.Less(pi.File), "the standby has all that the primary was last heard to have on disk",
 		"%s has %s, %s had %s", sn, ti.Keep, pn, pi.File)
+	// With a timely archive the primary's disk is ahead of what is acknowledged.
+	l.Add(a.Type != base.ArchTimely || !ti.Keep.Less(a.Acked), "the standby has all that it was last heard to have acknowledged",
+		"%s has %s, it had acknowledged %s", sn, ti.Keep, a.Acked)
 	link, ok := target.Link(pn)
 	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s", linkText(ok, sn, pn))
 	why, free := v.commandFree(true)
@@ -144,6 +148,12 @@ func wasOpen(p Peer, suspend bool) bool {
 		}
 	}
 	return oneOf(p.Status.State, proto.DWRecovery, proto.DWConfirm) || oneOf(p.Status.StateAtLoss, proto.DWRecovery, proto.DWConfirm)
+}
+
+// undecided: a failed send has made a timely archive Invalid (manual 2.2.11.5),
+// and its primary, suspended by that, has not gone on without the standby.
+func undecided(a proto.ArchStatus) bool {
+	return a.Type == base.ArchTimely && a.State == base.ArchInvalid && a.SendFailed
 }
 
 // TakeoverForce lists the conditions of a forced takeover (manual 6.7).

@@ -224,9 +224,9 @@ func (x *m) renewClaim(n string, st proto.WatcherStatus) {
 			continue
 		}
 		switch {
-		case a.State != base.ArchValid:
+		case a.State != base.ArchValid && !a.SendFailed:
 			x.claim = claim{}
-		case !a.SendFailed:
+		case !a.SendFailed: // a failed send, which makes a timely archive Invalid, decides nothing yet
 			x.claim = claim{from: n}
 		}
 	}

@@ -23,7 +23,8 @@ const Magic base.Magic = 0x567891
 // Quiet is a logger that drops everything.
 var Quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-// Engine is a database that is only a log. What is in Log is on disk.
+// Engine is a database that is only a log. What is in Log is on disk; LogEnd is
+// what is hardened, as the server tells its replication.
 type Engine struct {
 	Name string
 
@@ -33,6 +34,7 @@ type Engine struct {
 	lineage  base.Lineage
 	log      []*redo.Package
 	pending  *redo.Package
+	written  *redo.Package // pending, on disk, and not with every timely standby
 	reasons  []string
 	opens    int
 	NoArch   bool
@@ -100,7 +102,11 @@ func (e *Engine) SetGate(g chan struct{}) { e.mu.Lock(); e.gate = g; e.mu.Unlock
 func (e *Engine) Log() []*redo.Package {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]*redo.Package(nil), e.log...)
+	l := append([]*redo.Package(nil), e.log...)
+	if e.written != nil {
+		l = append(l, e.written)
+	}
+	return l
 }
 
 // Pending is the package sent and not hardened.
@@ -325,27 +331,35 @@ func (e *Engine) Truncate(seq base.Seq) {
 func (e *Engine) flush(ctx context.Context, s *ship.Shipper, p *redo.Package) error {
 	e.mu.Lock()
 	e.pending = p
+	written := e.written == p
 	e.mu.Unlock()
-	if err := s.Ship(ctx, p); err != nil {
-		e.mu.Lock()
-		if e.status == base.StatusMount {
-			e.status = base.StatusSuspend
+	if !written {
+		if err := s.Ship(ctx, p); err != nil {
+			return e.failed(err)
 		}
+		e.mu.Lock()
+		e.written = p
 		e.mu.Unlock()
-		e.Suspend(err.Error())
-		return err
+	}
+	if err := s.ShipTimely(ctx, p); err != nil {
+		return e.failed(err)
 	}
 	e.mu.Lock()
 	e.log = append(e.log, p)
-	e.pending = nil
+	e.pending, e.written = nil, nil
 	e.mu.Unlock()
-	if err := s.ShipTimely(ctx, p); err != nil {
-		s.Hardened(p.Pos())
-		e.Suspend(err.Error())
-		return err
-	}
 	s.Hardened(p.Pos())
 	return nil
+}
+
+func (e *Engine) failed(err error) error {
+	e.mu.Lock()
+	if e.status == base.StatusMount {
+		e.status = base.StatusSuspend
+	}
+	e.mu.Unlock()
+	e.Suspend(err.Error())
+	return err
 }
 
 // Instance is an engine with its replication.
@@ -402,7 +416,10 @@ func (i *Instance) Stop() {
 	i.Recv.Close()
 	i.mu.Lock()
 	i.OnChange = nil
-	i.pending = nil
+	if i.written != nil { // a restart finds it in the log
+		i.log = append(i.log, i.written)
+	}
+	i.pending, i.written = nil, nil
 	// The lineage is what the log says.
 	i.lineage = nil
 	for _, p := range i.log {

@@ -39,6 +39,7 @@ const (
 	CodeArchiveGap  base.Code = -718 // archive log does not continue from the start LSN
 	CodeInterrupted base.Code = -721 // recovery interrupted
 	CodeNoTarget    base.Code = -968 // archive entry of the instance not found
+	CodeUndecided   base.Code = -517 // system is changing state
 )
 
 // Transport sends to instances; *mal.Node is one.
@@ -121,9 +122,9 @@ type target struct {
 	wake chan struct{}
 
 	mu         sync.Mutex
-	state      base.ArchState
-	invalid    chan struct{} // closed when state has become Invalid and nothing need be waited for
-	closed     bool          // invalid is
+	state      base.ArchState // a timely one is Invalid with sendFailed: required, see holds
+	invalid    chan struct{}  // closed when state has become Invalid and nothing need be waited for
+	closed     bool           // invalid is
 	sendFailed bool
 	lastError  string
 	acked      base.Position
@@ -212,7 +213,8 @@ func (s *Shipper) Ship(ctx context.Context, pkg *redo.Package) error {
 
 // ShipTimely sends a package that is in the primary's own log to all Valid
 // timely targets; a target that fails is Invalid from then on (manual
-// 2.2.11.5). For realtime targets with ARCH_WAIT_APPLY it waits until they have
+// 2.2.11.5), and until the watcher has decided about it (SetState) every further
+// send fails too. For realtime targets with ARCH_WAIT_APPLY it waits until they have
 // replayed the package: only now may they (G7).
 func (s *Shipper) ShipTimely(ctx context.Context, pkg *redo.Package) error {
 	if err := s.enter(ctx); err != nil {
@@ -235,6 +237,11 @@ func (s *Shipper) ShipTimely(ctx context.Context, pkg *redo.Package) error {
 func (s *Shipper) shipAll(ctx context.Context, pkg *redo.Package, kind mal.Kind) error {
 	var todo []*target
 	for _, t := range s.targets {
+		if kind == mal.KindTimely {
+			if err := t.holds(); err != nil {
+				return err
+			}
+		}
 		if t.Type == base.ArchRealtime && (kind == mal.KindRealtime || t.WaitApply) ||
 			t.Type == base.ArchTimely && kind == mal.KindTimely {
 			if t.valid() {
@@ -449,6 +456,19 @@ func (t *target) valid() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.state == base.ArchValid
+}
+
+// holds is the error of a timely archive that a failed send has made Invalid
+// and nobody has decided about yet. Its standby still believes to have
+// everything acknowledged, so nothing may be acknowledged without it (G1, G3):
+// first a watcher, or a person, says Invalid, having made sure of the standby.
+func (t *target) holds() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Type != base.ArchTimely || t.state == base.ArchValid || !t.sendFailed {
+		return nil
+	}
+	return base.Errorf(CodeUndecided, "timely archive to %s is Invalid since a send failed, and going on without it is not decided: %s", t.Inst, t.lastError)
 }
 
 // invalidated is closed when the archive is made Invalid.

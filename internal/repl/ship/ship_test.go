@@ -162,8 +162,8 @@ func (c *cluster) has2(name string, a *repltest.Instance, typ base.ArchType) {
 		c.t.Fatalf("%s has %v, pending is %v", name, i.Keep, p)
 	}
 	// G7: what the primary lacks is not replayed.
-	if a.LogEnd().Less(c.engines[name].LogEnd()) {
-		c.t.Fatalf("%s replayed %v, primary has %v", name, c.engines[name].LogEnd(), a.LogEnd())
+	if n, own := len(c.engines[name].Log()), len(a.Log()); n > own {
+		c.t.Fatalf("%s replayed %d packages, primary has %d on disk", name, n, own)
 	}
 }
 

@@ -93,7 +93,11 @@ func (s *Shipper) settle(t *target) {
 		return
 	}
 	if !t.valid() {
-		s.sayInvalid(s.ctx, t)
+		// A failed send is not yet a decision to go on without the standby: it
+		// keeps its right to take over until then.
+		if t.holds() == nil {
+			s.sayInvalid(s.ctx, t)
+		}
 		return
 	}
 	if err := s.settleValid(t); err != nil && t.valid() {
@@ -267,7 +271,7 @@ func (s *Shipper) sayInvalid(ctx context.Context, t *target) {
 		return
 	}
 	defer func() { <-t.send }()
-	if !t.valid() && s.ctx.Err() == nil {
+	if !t.valid() && t.holds() == nil && s.ctx.Err() == nil {
 		_ = s.tellInvalid(ctx, t)
 	}
 }
