@@ -1,5 +1,7 @@
 package base
 
+import "fmt"
+
 // Lineage is a database's open history, oldest first, at most MaxOpenRecords.
 type Lineage []OpenRecord
 
@@ -91,4 +93,68 @@ func (l Lineage) Append(r OpenRecord) Lineage {
 		out = out[len(out)-MaxOpenRecords:]
 	}
 	return out
+}
+
+// Common returns the ID of the last record that both lists have, 0 for none.
+// Records of equal ID but another TGUID end what is in common.
+func (local Lineage) Common(remote Lineage) (id uint64) {
+	at := make(map[uint64]string, len(local))
+	for _, r := range local {
+		at[r.ID] = r.TGUID
+	}
+	for _, r := range remote {
+		g, ok := at[r.ID]
+		switch {
+		case ok && g != r.TGUID:
+			return id
+		case ok:
+			id = r.ID
+		}
+	}
+	return id
+}
+
+// Fork returns where two histories part: the last position that both have, when
+// local reaches localEnd and remote reaches remoteEnd, by the open records alone.
+// The error says why they cannot tell.
+func (local Lineage) Fork(localEnd Position, remote Lineage, remoteEnd Position) (Position, error) {
+	id := local.Common(remote)
+	if id == 0 {
+		return Position{}, fmt.Errorf("the open histories have no record in common")
+	}
+	var begun Position // where the last common reign began
+	for _, r := range local {
+		if r.ID == id && len(r.Apply) == 1 {
+			begun = r.Apply[0]
+		}
+	}
+	a, err := local.leaves(id, localEnd)
+	if err != nil {
+		return Position{}, err
+	}
+	b, err := remote.leaves(id, remoteEnd)
+	if err != nil {
+		return Position{}, err
+	}
+	if b.Less(a) {
+		a = b
+	}
+	if !begun.Less(a) {
+		return Position{}, fmt.Errorf("open record %d was written at %v, and the histories would part at %v", id, begun, a)
+	}
+	return a, nil
+}
+
+// leaves is where the reign with this ID ends.
+func (l Lineage) leaves(id uint64, end Position) (Position, error) {
+	for _, r := range l {
+		if r.ID <= id {
+			continue
+		}
+		if r.ID != id+1 || len(r.Apply) != 1 {
+			return Position{}, fmt.Errorf("open record %d does not say where reign %d ended", r.ID, id)
+		}
+		return r.Apply[0], nil
+	}
+	return end, nil
 }

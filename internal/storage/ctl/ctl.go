@@ -28,8 +28,9 @@ import (
 )
 
 const (
-	// Version is the format this code writes.
-	Version = 1
+	// Version is the newest format this code writes: 2 while Control.Rejoin is
+	// set, so that a program that does not know of it refuses the file, 1 otherwise.
+	Version = 2
 	// BackupSuffix makes the name of the second copy.
 	BackupSuffix = ".bak"
 	// MaxSize caps the file, in bytes, before it is read.
@@ -89,6 +90,9 @@ type Control struct {
 	// Pending names the dmrman statement that a restored database still needs
 	// before it may be opened: PendingRestore, PendingMagic, or "".
 	Pending string `json:"pending,omitempty"`
+	// Rejoin is set while the database is being made a standby again with pages
+	// of another; nil: it is whole.
+	Rejoin *Rejoin `json:"rejoin,omitempty"`
 
 	// Generation counts saves; Save sets it.
 	Generation uint64 `json:"-"`
@@ -104,14 +108,61 @@ const (
 	PendingMagic   = "RECOVER DATABASE ... UPDATE DB_MAGIC" // the database still has the DB_MAGIC of another
 )
 
+// Rejoin says how far a database has come that gives up the redo which its new
+// primary is without (docs/decisions/0008): its pages are taken from there as of
+// one LSN, its redo ends before.
+type Rejoin struct {
+	// Fork is the last position in common: the online log and the archive end there.
+	Fork base.Position `json:"fork"`
+	// Whole is the position that the pages were taken at, under the open records
+	// Lineage. Before redo has been replayed up to it nothing may be read, and no
+	// other history be followed.
+	Whole   base.Position `json:"whole"`
+	Lineage base.Lineage  `json:"lineage"`
+	Primary string        `json:"primary"` // instance the pages are of
+	Surplus string        `json:"surplus"` // file with the redo given up
+	// Graft describes the file of pages that must be put into the data file before
+	// anything else; nil: that has been done.
+	Graft *Graft `json:"graft,omitempty"`
+}
+
+// Graft describes a graft file (package graft), complete and synced.
+type Graft struct {
+	File  string   `json:"file"`  // base name, beside the control file
+	Size  int64    `json:"size"`  // bytes
+	Sum   uint32   `json:"sum"`   // CRC-32C of the file
+	Pages uint32   `json:"pages"` // of the database at Whole
+	Count uint32   `json:"count"` // pages in the file
+	LSEQ  base.Seq `json:"lseq"`  // of the last package of the online log that is given up
+}
+
+func (r *Rejoin) clone() *Rejoin {
+	if r == nil {
+		return nil
+	}
+	d := *r
+	d.Lineage = cloneLineage(r.Lineage)
+	if r.Graft != nil {
+		g := *r.Graft
+		d.Graft = &g
+	}
+	return &d
+}
+
+func cloneLineage(l base.Lineage) base.Lineage {
+	d := append(base.Lineage(nil), l...)
+	for i := range d {
+		d[i].Apply = append([]base.Position(nil), l[i].Apply...)
+	}
+	return d
+}
+
 // Clone returns a copy that shares nothing with c.
 func (c *Control) Clone() Control {
 	d := *c
+	d.Rejoin = c.Rejoin.clone()
 	d.DataFiles = append([]DataFile(nil), c.DataFiles...)
-	d.Lineage = append(base.Lineage(nil), c.Lineage...)
-	for i := range d.Lineage {
-		d.Lineage[i].Apply = append([]base.Position(nil), c.Lineage[i].Apply...)
-	}
+	d.Lineage = cloneLineage(c.Lineage)
 	return d
 }
 
@@ -133,6 +184,14 @@ func (c *Control) Validate() error {
 		return bad("%d data files", len(c.DataFiles))
 	case len(c.Lineage) > base.MaxOpenRecords:
 		return bad("%d open records, at most %d", len(c.Lineage), base.MaxOpenRecords)
+	}
+	if r := c.Rejoin; r != nil {
+		switch {
+		case r.Fork.LSN == 0 || r.Whole.LSN < r.Fork.LSN || len(r.Lineage) == 0 || len(r.Lineage) > base.MaxOpenRecords:
+			return bad("rejoin from %v to %v with %d open records", r.Fork, r.Whole, len(r.Lineage))
+		case r.Graft != nil && (r.Graft.File == "" || filepath.Base(r.Graft.File) != r.Graft.File || r.Graft.Size <= 0 || r.Graft.Pages == 0):
+			return bad("rejoin with the graft file %q of %d bytes for %d pages", r.Graft.File, r.Graft.Size, r.Graft.Pages)
+		}
 	}
 	seen := map[[2]uint16]bool{}
 	for _, f := range c.DataFiles {
@@ -161,7 +220,11 @@ func (c *Control) Marshal() ([]byte, error) {
 	}
 	le := binary.LittleEndian
 	b := append([]byte(nil), magic[:]...)
-	b = le.AppendUint16(b, Version)
+	version := uint16(1)
+	if c.Rejoin != nil {
+		version = 2
+	}
+	b = le.AppendUint16(b, version)
 	b = le.AppendUint16(b, 0)
 	b = le.AppendUint32(b, uint32(len(body)))
 	b = le.AppendUint64(b, c.Generation)
@@ -192,7 +255,7 @@ func Unmarshal(b []byte) (*Control, error) {
 	}
 	if v := le.Uint16(b[8:]); v > Version {
 		return nil, fmt.Errorf("%w: version %d, this program knows %d", ErrVersion, v, Version)
-	} else if v != Version {
+	} else if v == 0 {
 		return nil, fmt.Errorf("%w: version %d", ErrDamaged, v)
 	}
 	if n := le.Uint32(b[12:]); uint64(n) != uint64(len(b)-headerSize-4) {
@@ -206,6 +269,9 @@ func Unmarshal(b []byte) (*Control, error) {
 	}
 	if d.More() {
 		return nil, fmt.Errorf("%w: something follows the content", ErrDamaged)
+	}
+	if v := le.Uint16(b[8:]); (v == 2) != (c.Rejoin != nil) {
+		return nil, fmt.Errorf("%w: version %d with rejoin %v", ErrDamaged, v, c.Rejoin != nil)
 	}
 	c.Generation = le.Uint64(b[16:])
 	return c, c.Validate()

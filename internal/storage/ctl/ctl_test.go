@@ -111,7 +111,7 @@ func TestDamage(t *testing.T) {
 		return binary.LittleEndian.AppendUint32(b[:len(b)-4], crc32.Checksum(b[:len(b)-4], castagnoli))
 	}
 	newer := bytes.Clone(good)
-	newer[8] = 2
+	newer[8] = 3
 	newer = reseal(newer)
 	unknown := reseal(bytes.Replace(bytes.Clone(good), []byte(`"clean"`), []byte(`"cleam"`), 1))
 	badPage := reseal(bytes.Replace(bytes.Clone(good), []byte(`:4096`), []byte(`:4097`), 1))
@@ -126,7 +126,7 @@ func TestDamage(t *testing.T) {
 		{"missing", nil, good, nil, "file does not exist"},
 		{"both damaged", flip(good, 60), flip(good, 61), ErrDamaged, path + BackupSuffix},
 		{"damaged, no copy", flip(good, 60), nil, ErrDamaged, path},
-		{"newer version", newer, good, ErrVersion, path + ": control file is newer than this program: version 2"},
+		{"newer version", newer, good, ErrVersion, path + ": control file is newer than this program: version 3"},
 		{"foreign", []byte("this is some other file of text"), nil, ErrForeign, path},
 		{"huge", make([]byte, MaxSize+1), nil, ErrForeign, "at most"},
 		{"unknown field", unknown, nil, ErrDamaged, "cleam"},
