@@ -50,6 +50,9 @@ var (
 	ErrPosition = errors.New("package does not continue this database")
 	// ErrLineage means packages of another line of openings (G5).
 	ErrLineage = errors.New("package is of another lineage")
+	// ErrRejoin means that the database has been given up for a rejoin, which the
+	// next Open completes.
+	ErrRejoin = errors.New("the database rejoins its group: it has to be opened anew")
 	// ErrForeign means packages or files of another database.
 	ErrForeign = errors.New("belongs to another database")
 )

@@ -122,11 +122,14 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("control file %s: %w", e.cfg.CtlPath, err)
 	}
-	e.ctl = c.Clone()
-	e.pmnt, e.magic = c.PmntMagic, c.DBMagic
 	if len(c.DataFiles) != 1 {
 		return fmt.Errorf("control file %s: %d data files, this program knows one", e.cfg.CtlPath, len(c.DataFiles))
 	}
+	if c, err = e.graft(ctx, c); err != nil {
+		return err
+	}
+	e.ctl = c.Clone()
+	e.pmnt, e.magic = c.PmntMagic, c.DBMagic
 	e.lineage = c.Lineage
 	if e.log, err = rlog.Open(e.cfg.FS, e.cfg.LogPaths, rlog.Config{PmntMagic: c.PmntMagic, DBMagic: c.DBMagic}); err != nil {
 		return err
@@ -134,18 +137,13 @@ func (e *Engine) recover(ctx context.Context) error {
 	_, total := e.log.Space()
 	e.buf.setLog(total, e.cfg.Arch != nil)
 	if a := e.cfg.Arch; a != nil {
-		if e.arch, err = arch.Open(e.cfg.FS, arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
-			FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}); err != nil {
+		if e.arch, err = arch.Open(e.cfg.FS, e.archConfig(a, c)); err != nil {
 			return err
 		}
 	}
 	df := c.DataFiles[0]
-	path := df.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(e.cfg.CtlPath), path)
-	}
 	ckpt := e.log.Info().CkptLSN
-	if e.store, err = pagestore.Open(e.cfg.FS, path, pagestore.Options{PageSize: c.PageSize, BufferBytes: e.cfg.BufferBytes,
+	if e.store, err = pagestore.Open(e.cfg.FS, e.dataPath(c), pagestore.Options{Whole: wholeLSN(c), PageSize: c.PageSize, BufferBytes: e.cfg.BufferBytes,
 		Tablespace: df.Tablespace, File: df.File, LSN: ckpt, Committer: e,
 		PartBytes: min(e.cfg.PartBytes, e.buf.maxPkg), SpillBytes: e.cfg.SpillBytes, VersionBytes: e.cfg.VersionBytes,
 		Now: func() int64 { return e.cfg.Clock.Now().UnixNano() }}); err != nil {
@@ -162,6 +160,19 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	e.status = base.StatusAfterRedo
 	return nil
+}
+
+func (e *Engine) archConfig(a *ArchConfig, c *ctl.Control) arch.Config {
+	return arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
+		FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}
+}
+
+func (e *Engine) dataPath(c *ctl.Control) string {
+	path := c.DataFiles[0].Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(e.cfg.CtlPath), path)
+	}
+	return path
 }
 
 // redo replays the online log, gives the archive what it lacks of it, and takes
@@ -372,6 +383,7 @@ type Backup struct {
 	// Position is the end of the package that the snapshot is, or of the last one
 	// before a large transaction under way then: redo after it brings the backup forward.
 	Position base.Position
+	Hard     base.Position // the end of the package that the snapshot is
 }
 
 // BeginBackup pins the hardened state.
@@ -381,7 +393,12 @@ func (e *Engine) BeginBackup() (*Backup, error) {
 	if e.status == base.StatusShutdown {
 		return nil, ErrClosed
 	}
-	return &Backup{Snap: e.store.Snapshot(), Control: e.controlLocked(), Position: e.whole()}, nil
+	if !e.store.Readable() {
+		return nil, pagestore.ErrNotWhole
+	}
+	c := e.controlLocked()
+	c.Rejoin = nil // it has come so far
+	return &Backup{Snap: e.store.Snapshot(), Control: c, Position: e.whole(), Hard: e.hard}, nil
 }
 
 // Close ends a database normally: what is committed is flushed, the data file is

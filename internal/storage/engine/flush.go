@@ -333,6 +333,10 @@ func (e *Engine) Checkpoint(ctx context.Context) error {
 	pos, lseq, open := e.hard, e.hardLSEQ, e.chain
 	c := e.controlLocked()
 	stale := len(e.ctl.Lineage) != len(c.Lineage) || e.ctl.Lineage.Last().ID != c.Lineage.Last().ID
+	rejoin := c.Rejoin
+	if rejoin != nil && rejoin.Graft == nil && rejoin.Whole.LSN <= pos.LSN { // all pages are of one LSN
+		stale, rejoin = true, nil
+	}
 	e.mu.Unlock()
 	upTo := pos.LSN
 	if open.first != 0 && (e.arch == nil || !e.arch.Has(open.seq)) {
@@ -355,7 +359,7 @@ func (e *Engine) Checkpoint(ctx context.Context) error {
 		}
 	}
 	if stale {
-		if err := e.saveControl(func(k *ctlControl) { k.Lineage, k.Position = c.Lineage, c.Position }); err != nil {
+		if err := e.saveControl(func(k *ctlControl) { k.Lineage, k.Position, k.Rejoin = c.Lineage, c.Position, rejoin }); err != nil {
 			return fmt.Errorf("checkpoint: %w", err)
 		}
 	}

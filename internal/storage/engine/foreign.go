@@ -136,6 +136,9 @@ func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64,
 	if lsn != p.MaxLSN {
 		return f, fmt.Errorf("%w: ends at LSN %d, says %d", ErrPosition, lsn, p.MaxLSN)
 	}
+	if err := e.sameHistory(f.opens, pos); err != nil {
+		return f, err
+	}
 	for i, r := range f.opens {
 		if r.ID != openID+1 {
 			return f, fmt.Errorf("%w: open record %d after %d", ErrLineage, r.ID, openID)

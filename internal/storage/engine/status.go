@@ -122,6 +122,9 @@ func (e *Engine) Quiesce(ctx context.Context) error {
 
 // SetMode changes the mode, in status Mount only (manual 2.2.3).
 func (e *Engine) SetMode(ctx context.Context, m base.Mode) error {
+	if r := e.Rejoining(); r != nil && m != base.ModeStandby {
+		return fmt.Errorf("set mode %v: the database rejoined its group and has to replay up to %v of %s first, it is at %v: %w", m, r.Whole, r.Primary, e.Positions().File, ErrStatus)
+	}
 	return e.inMount(fmt.Sprintf("set mode %v", m), func(c *ctl.Control) { c.Mode = m })
 }
 

@@ -168,9 +168,10 @@ func (w *Writer) Abort() error {
 	return err
 }
 
-// read verifies the whole file against what the control file says of it, and then
-// calls fn for each of its pages; data is valid during the call.
-func read(f vfs.File, want ctl.Graft, fn func(n uint32, data []byte) error) (Head, error) {
+// read verifies the whole file against what the control file says of it, lets
+// check look at the header, and then calls fn for each of its pages; data is
+// valid during the call.
+func read(f vfs.File, want ctl.Graft, check func(Head) error, fn func(n uint32, data []byte) error) (Head, error) {
 	var h Head
 	size, err := f.Size()
 	if err != nil {
@@ -196,6 +197,9 @@ func read(f vfs.File, want ctl.Graft, fn func(n uint32, data []byte) error) (Hea
 	}
 	if sum.Sum32() != want.Sum {
 		return h, fmt.Errorf("%w: checksum %08x, written was %08x", ErrDamaged, sum.Sum32(), want.Sum)
+	}
+	if err := check(h); err != nil {
+		return h, err
 	}
 	per := max(chunk/entry, 1)
 	buf := make([]byte, per*entry)

@@ -101,12 +101,15 @@ func (t Target) pages(ctx context.Context, c *ctl.Control) (err error) {
 	if err := t.FS.SyncDir(filepath.Dir(t.DataPath)); err != nil {
 		return fmt.Errorf("doublewrite area: %w", err)
 	}
-	h, err := read(g, *c.Rejoin.Graft, func(n uint32, data []byte) error {
+	check := func(h Head) error {
+		if h.PageSize != c.PageSize || h.PmntMagic != c.PmntMagic || h.Fork != c.Rejoin.Fork || h.Whole != c.Rejoin.Whole {
+			return fmt.Errorf("%w: it is of PMNT_MAGIC %v, page size %d, from %v to %v", ErrDamaged, h.PmntMagic, h.PageSize, h.Fork, h.Whole)
+		}
+		return nil
+	}
+	h, err := read(g, *c.Rejoin.Graft, check, func(n uint32, data []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
-		}
-		if len(data) != c.PageSize {
-			return fmt.Errorf("%w: page size %d, the database's is %d", ErrDamaged, len(data), c.PageSize)
 		}
 		if _, err := f.WriteAt(data, int64(n-1)*int64(c.PageSize)); err != nil {
 			return fmt.Errorf("write %s page %d: %w", t.DataPath, n, err)
@@ -115,9 +118,6 @@ func (t Target) pages(ctx context.Context, c *ctl.Control) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("graft file %s: %w", path, err)
-	}
-	if h.PageSize != c.PageSize || h.PmntMagic != c.PmntMagic || h.Fork != c.Rejoin.Fork || h.Whole != c.Rejoin.Whole {
-		return fmt.Errorf("graft file %s: %w: it is of PMNT_MAGIC %v, page size %d, from %v to %v", path, ErrDamaged, h.PmntMagic, h.PageSize, h.Fork, h.Whole)
 	}
 	if err := f.Truncate(int64(h.Pages) * int64(c.PageSize)); err != nil {
 		return fmt.Errorf("size of %s: %w", t.DataPath, err)

@@ -101,7 +101,7 @@ func (s *Store) Apply(ptx redo.PTX) error {
 			// The file has p in a state that a later PTX of the log makes. When the
 			// file is going to be cut below p for an earlier one, keep that state.
 			if s.cuts.Load().covers(p, 0, w.keep) != 0 && s.head(p) == nil {
-				s.install(p, &version{lsn: w.keep, data: w.data})
+				s.install(p, &version{lsn: w.keep, data: w.data, kept: true})
 			}
 		case w.over != nil:
 			s.replace(p, w.over, &version{lsn: ptx.LSN, data: w.data, recycle: true})

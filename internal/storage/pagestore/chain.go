@@ -26,6 +26,9 @@ type version struct {
 	// recycle (under Store.mu) says that data may go back to the pool when the
 	// version is unlinked because no snapshot can reach it.
 	recycle bool
+	// kept: the data file has this version already, ahead of the redo being
+	// applied, and is going to be cut below its page. Never changed.
+	kept bool
 	// slot, unless 0, is where the spill file has the page; slotGone from when
 	// the version is unlinked: who has read the slot until then looks again.
 	slot atomic.Uint32
@@ -309,7 +312,7 @@ func (s *Store) swap(p uint32, v *version, slot uint32) bool {
 		}
 		at = &n.prev
 	}
-	nv := &version{lsn: v.lsn}
+	nv := &version{lsn: v.lsn, kept: v.kept}
 	nv.prev.Store(v.prev.Load())
 	nv.end.Store(v.end.Load())
 	nv.slot.Store(slot)

@@ -78,6 +78,11 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 		}
 		head := g.head[p&(segSize-1)].Load()
 		v := s.find(p, h.lsn)
+		if v == nil && head != nil && head.kept && p <= h.npages {
+			// The file had this page, ahead of its redo, until it was cut; redo up
+			// to h that changed the page was skipped, so no restart may need it.
+			v = head
+		}
 		if v == nil || p > h.npages {
 			if head == nil || head.lsn <= h.lsn { // truncated away
 				s.clearDirty(p, g)

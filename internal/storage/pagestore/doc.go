@@ -49,6 +49,8 @@ var (
 	ErrShortRead = fmt.Errorf("read beyond the end of the database: %w", io.EOF)
 	// ErrDamaged means a page whose checksum is wrong; the text names file and page.
 	ErrDamaged = errors.New("damaged page")
+	// ErrNotWhole means a read before Options.Whole.
+	ErrNotWhole = errors.New("the database is catching up after it rejoined its group and cannot be read yet")
 	// ErrClosed means that the store was closed.
 	ErrClosed = errors.New("page store is closed")
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"path/filepath"
 
 	"datawatch/internal/base"
 	"datawatch/internal/storage/page"
@@ -44,6 +45,16 @@ type doublewrite struct {
 func openDoublewrite(fs vfs.FS, path string, ps int) (*doublewrite, error) {
 	f, err := fs.Create(path, false)
 	if err != nil {
+		return nil, fmt.Errorf("open doublewrite area %s: %w", path, err)
+	}
+	// A file that was just made must be found after a power failure that tears
+	// the first page written under its protection.
+	size, err := f.Size()
+	if err == nil && size == 0 {
+		err = fs.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("open doublewrite area %s: %w", path, err)
 	}
 	return &doublewrite{f: f, path: path, ps: ps}, nil

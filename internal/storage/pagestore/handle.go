@@ -63,6 +63,10 @@ func (h *Handle) Lock(level int) error {
 	own := s.owner.Load() == h
 	if h.level == LockNone {
 		s.mu.Lock()
+		if s.hard.lsn < s.opt.Whole {
+			s.mu.Unlock()
+			return ErrNotWhole
+		}
 		if own {
 			h.snap = s.pin(s.newest)
 		} else {
@@ -137,6 +141,9 @@ func (h *Handle) ReadAt(b []byte, off int64) (int, error) {
 	}
 	sn := h.snap
 	if sn == nil { // SQLite reads the header once before it locks
+		if !s.Readable() {
+			return 0, ErrNotWhole
+		}
 		sn = s.pinHard()
 		defer s.release(sn)
 	}

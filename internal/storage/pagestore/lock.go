@@ -100,6 +100,13 @@ type Snap struct {
 // Snapshot pins the newest hardened state, which is the end of a whole package.
 func (s *Store) Snapshot() *Snap { return &Snap{s, s.pinHard()} }
 
+// Readable reports whether redo has come to Options.Whole.
+func (s *Store) Readable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hard.lsn >= s.opt.Whole
+}
+
 // LSN of the snapshot.
 func (p *Snap) LSN() base.LSN { return p.sn.lsn }
 

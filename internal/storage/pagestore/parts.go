@@ -192,7 +192,7 @@ func (s *Store) finishParts(ptx redo.PTX, cur state) {
 		} else if s.cuts.Load().covers(p, 0, keep) != 0 && s.head(p) == nil {
 			// The file has p in a state that later redo makes; it is going to be cut
 			// below p for an earlier one: keep that state.
-			s.install(p, &version{lsn: keep, data: b})
+			s.install(p, &version{lsn: keep, data: b, kept: true})
 		}
 	}
 	x.slots.each(func(p, slot uint32) {

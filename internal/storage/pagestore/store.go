@@ -44,6 +44,9 @@ type Options struct {
 	// PartBytes of redo are the most that a transaction has in one piece, but for
 	// one page; a larger one is given to the Committer in parts. 0: DefaultPart.
 	PartBytes int
+	// Whole, unless 0: some pages of the file are ahead of its redo, up to this LSN,
+	// and nothing is read before redo has come so far (ErrNotWhole).
+	Whole base.LSN
 	// LSN is the checkpoint: every change up to it is in the file. The store
 	// starts with the snapshot LSN; replay brings it forward.
 	LSN base.LSN
