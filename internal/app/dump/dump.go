@@ -22,6 +22,7 @@ import (
 
 // Usage lists the commands.
 const Usage = `  dw dump redo  [-json] [-v] [-all] dm.ini | LOG...     packages of the online log from the checkpoint on; -all: every place
+                                                       (or of SURPLUS_*.log, redo given up in a rejoin)
   dw dump arch  [-json] [-v] dm.ini | FILE... | DIR     packages of archive files
   dw dump page  [-json] [-v] [-page N[-M]] dm.ini | FILE   pages: damage and a summary, or those asked for
   dw dump ctl   [-json] dm.ini | dm.ctl                 the control file and its copy

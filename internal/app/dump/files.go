@@ -23,6 +23,22 @@ func stamp(ns int64) string {
 	return time.Unix(0, ns).Format("2006-01-02 15:04:05.000")
 }
 
+// isArch reports whether the files are of the archive format: redo that a
+// database gave up to rejoin its group, say.
+func isArch(files []string) (bool, error) {
+	for _, path := range files {
+		f, err := disk.Open(path)
+		if err != nil {
+			return false, err
+		}
+		ok, err := arch.IsArchive(f)
+		if err = errors.Join(err, f.Close()); !ok || err != nil {
+			return false, err
+		}
+	}
+	return len(files) > 0, nil
+}
+
 // redo shows online log files.
 func (p *printer) redo(files []string, all bool) error {
 	if len(files) == 1 && isIni(files[0]) {
@@ -31,6 +47,12 @@ func (p *printer) redo(files []string, all bool) error {
 			return err
 		}
 		files = in.DM.LogPath
+	}
+	if ok, err := isArch(files); ok || err != nil {
+		if err == nil {
+			err = p.arch(files)
+		}
+		return err
 	}
 	headers := map[string]rlog.FileHeader{}
 	for _, path := range files {
@@ -278,7 +300,7 @@ func (p *printer) ctl(args []string) error {
 				Generation uint64 `json:"generation"`
 				*ctl.Control
 			}{file, c.Generation, c}, "%s: generation %d\n  database %s, page size %d, PMNT_MAGIC %v, DB_MAGIC %v, OGUID %d, mode %v, created %s\n  closed normally: %v; checkpoint at GSEQ %d, LSN %d%s",
-				file, c.Generation, c.DBName, c.PageSize, c.PmntMagic, c.DBMagic, c.OGUID, c.Mode, c.Created.Format(time.DateTime), c.Clean, c.Position.Seq, c.Position.LSN, pending(c.Pending))
+				file, c.Generation, c.DBName, c.PageSize, c.PmntMagic, c.DBMagic, c.OGUID, c.Mode, c.Created.Format(time.DateTime), c.Clean, c.Position.Seq, c.Position.LSN, pending(c.Pending)+rejoin(c.Rejoin))
 			if p.json {
 				continue
 			}
@@ -294,6 +316,17 @@ func (p *printer) ctl(args []string) error {
 		}
 	}
 	return nil
+}
+
+func rejoin(r *ctl.Rejoin) string {
+	if r == nil {
+		return ""
+	}
+	s := fmt.Sprintf("\n  rejoins %s: redo in common up to %v, pages as of %v, which redo has to reach; redo given up: %s", r.Primary, r.Fork, r.Whole, r.Surplus)
+	if g := r.Graft; g != nil {
+		s += fmt.Sprintf("\n  to be put in at the next start: %d pages of %s", g.Count, g.File)
+	}
+	return s
 }
 
 func pending(s string) string {

@@ -188,3 +188,69 @@ func FuzzRedo(f *testing.F) {
 		_ = decodeError(b)
 	})
 }
+
+func TestRejoinMessages(t *testing.T) {
+	for _, r := range []RejoinRequest{
+		{Op: RejoinBegin, Body: []byte("{}")},
+		{Op: RejoinPackages, Token: 7, From: 5, Count: MaxDigests},
+		{Op: RejoinPages, Token: 1 << 60, Pages: []uint32{1, 2, 1<<32 - 1}},
+		{Op: RejoinEnd, Token: 3},
+	} {
+		got, err := DecodeRejoin(r.Append(nil))
+		if err != nil || !reflect.DeepEqual(got, r) {
+			t.Errorf("%+v came back as %+v, %v", r, got, err)
+		}
+	}
+	pages := RejoinRequest{Op: RejoinPages, Pages: []uint32{4, 5}}.Append(nil)
+	change := func(at int, v byte) []byte {
+		b := append([]byte(nil), pages...)
+		b[at] = v
+		return b
+	}
+	for name, c := range map[string]struct {
+		b    []byte
+		code base.Code
+	}{
+		"empty":             {nil, CodeMessage},
+		"cut":               {pages[:RejoinHeaderSize-1], CodeMessage},
+		"newer":             {change(0, RejoinVersion+1), CodeRejoin},
+		"unknown":           {change(1, 9), CodeMessage},
+		"reserved":          {change(2, 1), CodeMessage},
+		"fewer pages":       {change(12, 3), CodeMessage},
+		"many pages":        {change(15, 200), CodeMessage},
+		"page 0":            {change(16, 0), CodeMessage},
+		"pages fall":        {change(16, 6), CodeMessage},
+		"no body":           {pages[:RejoinHeaderSize], CodeMessage},
+		"too many packages": {RejoinRequest{Op: RejoinPackages, From: 1, Count: MaxDigests + 1}.Append(nil), CodeMessage},
+		"no package":        {RejoinRequest{Op: RejoinPackages, From: 1}.Append(nil), CodeMessage},
+		"from nowhere":      {RejoinRequest{Op: RejoinPackages, Count: 1}.Append(nil), CodeMessage},
+		"end with a body":   {append(RejoinRequest{Op: RejoinEnd}.Append(nil), 1), CodeMessage},
+	} {
+		if _, err := DecodeRejoin(c.b); base.CodeOf(err, 0) != c.code {
+			t.Errorf("%s: %v, want code %d", name, err, c.code)
+		}
+	}
+	d := Digest{GSEQ: 1, PrevLSN: 2, MinLSN: 3, MaxLSN: 4, OpenID: 5, SrcDBMagic: 6, NPTX: 7, RawLen: 8, Sum: [32]byte{9, 31: 10}}
+	if got, err := DecodeDigests(AppendDigest(AppendDigest(nil, d), d)); err != nil || len(got) != 2 || got[1] != d {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, n := range []int{1, DigestSize - 1, (MaxDigests + 1) * DigestSize} {
+		if _, err := DecodeDigests(make([]byte, n)); err == nil {
+			t.Errorf("digests in %d bytes", n)
+		}
+	}
+}
+
+func FuzzRejoin(f *testing.F) {
+	f.Add(RejoinRequest{Op: RejoinPages, Token: 1, Pages: []uint32{1, 3}}.Append(nil))
+	f.Add(RejoinRequest{Op: RejoinPackages, Token: 1, From: 3, Count: 2}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeRejoin(b)
+		if err != nil {
+			return
+		}
+		if again, err := DecodeRejoin(r.Append(nil)); err != nil || again.Op != r.Op || again.Token != r.Token || !reflect.DeepEqual(again.Pages, r.Pages) {
+			t.Fatalf("%+v came back as %+v, %v", r, again, err)
+		}
+	})
+}

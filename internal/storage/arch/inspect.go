@@ -32,6 +32,15 @@ type FileHeader struct {
 	End       int64      `json:"end"` // offset
 }
 
+// IsArchive reports whether a file begins like an archive file.
+func IsArchive(f vfs.File) (bool, error) {
+	b := make([]byte, len(fileKind.Magic))
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return [8]byte(b) == fileKind.Magic, nil
+}
+
 // Damage is a part of a file that cannot be read.
 type Damage struct {
 	From int64  `json:"from"` // offset

@@ -379,6 +379,9 @@ func UpdateMagic(ctx context.Context, fsys vfs.FS, t Target) (base.Magic, error)
 	if !c.Clean && c.Pending != "" {
 		return fail(fmt.Errorf("%w: a recovery with an archive was cut off, run it again", ErrState))
 	}
+	if c.Rejoin != nil {
+		return fail(fmt.Errorf("%w: it rejoins its group and has to replay up to %v of %s first", ErrState, c.Rejoin.Whole, c.Rejoin.Primary))
+	}
 	if !c.Clean {
 		return fail(fmt.Errorf("%w: it was not closed normally, start and stop it first", ErrState))
 	}

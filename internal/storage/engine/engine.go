@@ -137,7 +137,8 @@ func (e *Engine) recover(ctx context.Context) error {
 	_, total := e.log.Space()
 	e.buf.setLog(total, e.cfg.Arch != nil)
 	if a := e.cfg.Arch; a != nil {
-		if e.arch, err = arch.Open(e.cfg.FS, e.archConfig(a, c)); err != nil {
+		if e.arch, err = arch.Open(e.cfg.FS, arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
+			FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}); err != nil {
 			return err
 		}
 	}
@@ -160,11 +161,6 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	e.status = base.StatusAfterRedo
 	return nil
-}
-
-func (e *Engine) archConfig(a *ArchConfig, c *ctl.Control) arch.Config {
-	return arch.Config{Dir: a.Dir, Name: a.Name, FileSize: a.FileSize, SpaceLimit: a.SpaceLimit,
-		FlushBuf: a.FlushBuf, ReserveTime: a.ReserveTime, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: e.cfg.Clock}
 }
 
 func (e *Engine) dataPath(c *ctl.Control) string {

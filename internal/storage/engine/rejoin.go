@@ -31,8 +31,7 @@ func (e *Engine) graft(ctx context.Context, c *ctl.Control) (*ctl.Control, error
 	r := *c.Rejoin
 	e.cfg.Log.Warn("completing the rejoin: pages of the new primary replace those that redo without a future has touched",
 		"primary", r.Primary, "fork", r.Fork.String(), "whole", r.Whole.String(), "pages", r.Graft.Count, "surplus", r.Surplus)
-	n, err := graft.Install(ctx, graft.Target{FS: e.cfg.FS, CtlPath: e.cfg.CtlPath, DataPath: e.dataPath(c), LogPaths: e.cfg.LogPaths,
-		Arch: e.archConfig(e.cfg.Arch, c)}, c)
+	n, err := graft.Install(ctx, graft.Target{FS: e.cfg.FS, CtlPath: e.cfg.CtlPath, DataPath: e.dataPath(c), LogPaths: e.cfg.LogPaths}, c)
 	if err != nil {
 		return nil, fmt.Errorf("complete the rejoin with %s: %w", r.Primary, err)
 	}

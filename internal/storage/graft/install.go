@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"datawatch/internal/base"
-	"datawatch/internal/storage/arch"
 	"datawatch/internal/storage/ctl"
 	"datawatch/internal/storage/rlog"
 	"datawatch/internal/vfs"
@@ -21,15 +20,14 @@ type Target struct {
 	CtlPath  string
 	DataPath string
 	LogPaths []string
-	Arch     arch.Config // of the local archive
 }
 
 // newSuffix ends the names of the log files that will take the places of the old.
 const newSuffix = ".new"
 
 // Install makes the database a standby that ends at c.Rejoin.Fork: pages from the
-// graft file, the archive cut, a new online log, the open records of up to there,
-// Standby mode. It returns the control file's new content, which is on disk. A
+// graft file, a new online log, the open records of up to there, Standby mode; the
+// recovery that follows cuts the archive where the log ends. It returns the control file's new content, which is on disk. A
 // power failure at any moment leaves c in the control file, and the next Install
 // does everything again; errors name the file.
 func Install(ctx context.Context, t Target, c *ctl.Control) (*ctl.Control, error) {
@@ -43,9 +41,6 @@ func Install(ctx context.Context, t Target, c *ctl.Control) (*ctl.Control, error
 		return nil, err
 	}
 	if err := t.pages(ctx, &n); err != nil {
-		return nil, err
-	}
-	if err := t.archive(r.Fork); err != nil {
 		return nil, err
 	}
 	if err := t.log(&n); err != nil {
@@ -126,18 +121,6 @@ func (t Target) pages(ctx context.Context, c *ctl.Control) (err error) {
 		return fmt.Errorf("sync %s: %w", t.DataPath, err)
 	}
 	return nil
-}
-
-// archive cuts the local archive behind the fork.
-func (t Target) archive(fork base.Position) error {
-	a, err := arch.Open(t.FS, t.Arch)
-	if err != nil {
-		return err
-	}
-	if err := a.TruncateAfter(fork); err != nil {
-		return errors.Join(err, a.Close())
-	}
-	return a.Close()
 }
 
 // log puts an empty online log that continues at the fork in the place of the
