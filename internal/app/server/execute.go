@@ -66,11 +66,11 @@ func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
 	case proto.CmdSuspend:
 		return s.suspend(ctx, "the watcher: "+c.Evidence)
 	case proto.CmdSetMode:
-		return s.setMode(ctx, c.Mode)
+		return s.setMode(ctx, c.Mode, c.Ended...)
 	case proto.CmdSetArch:
 		return s.setArch(ctx, c.Inst, c.State, c.Told)
 	case proto.CmdApplyKeep:
-		return s.recv.ApplyKeep(ctx)
+		return s.recv.ApplyKeep(ctx, c.Ended...)
 	case proto.CmdDropKeep:
 		s.recv.DropKeep()
 		return nil
@@ -118,7 +118,13 @@ func (s *Server) mount(ctx context.Context) error {
 		return err
 	}
 	defer resume()
-	return s.eng.MountDatabase(ctx)
+	if err := s.eng.MountDatabase(ctx); err != nil {
+		return err
+	}
+	if s.eng.Mode() == base.ModePrimary {
+		s.ship.Over(ctx)
+	}
+	return nil
 }
 
 // suspend: Open -> Suspend. It returns when the package under way has arrived
@@ -139,7 +145,7 @@ func (s *Server) suspend(ctx context.Context, why string) error {
 	return base.Errorf(codeBadStatus, "cannot suspend: the database is in status %s", s.eng.Status())
 }
 
-func (s *Server) setMode(ctx context.Context, m base.Mode) error {
+func (s *Server) setMode(ctx context.Context, m base.Mode, ended ...string) error {
 	if s.eng.Mode() == m {
 		return nil
 	}
@@ -151,7 +157,8 @@ func (s *Server) setMode(ctx context.Context, m base.Mode) error {
 	}
 	// G1: what a standby has acknowledged, the kept package too, is in its log
 	// before it is a standby no more (manual 2.2.9).
-	if err := s.recv.ApplyKeep(ctx); err != nil {
+	// G3: and no old primary can acknowledge anything any more.
+	if err := s.recv.ApplyKeep(ctx, ended...); err != nil {
 		return err
 	}
 	if err := s.eng.SetMode(ctx, m); err != nil {

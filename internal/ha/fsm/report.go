@@ -23,7 +23,7 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 			ServiceIPCheck: s.Cfg.ServiceCheck, RlogSendThreshold: s.Cfg.SendThreshold, RlogApplyThreshold: s.Cfg.ApplyThresh,
 			Reconnect: s.Cfg.Reconnect, FailoverForce: s.Cfg.FailoverForce, IniPath: s.Cfg.IniPath, StartupCmd: s.Cfg.StartupCmd},
 		State: s.W.String(), SubState: s.Sub, CtlStatus: s.Ctl, CtlDesc: s.CtlDesc,
-		InstOK: s.In.OK, InstExitNorm: s.In.Normal, Inst: s.In.Status,
+		InstOK: s.In.OK, InstExitNorm: s.In.Normal, InstGone: s.In.Gone, Inst: s.In.Status,
 		Why: append([]string(nil), s.Why...),
 	}
 	if st.Inst.InstName == "" {

@@ -123,6 +123,9 @@ func (x *m) answer(to Reply, code base.Code, format string, a ...any) {
 func (x *m) order(c proto.InstanceCommand, p pend) uint64 {
 	x.nextReq++
 	p.cmd = c.Cmd
+	if c.Cmd == proto.CmdApplyKeep || c.Cmd == proto.CmdSetMode && c.Mode == base.ModePrimary {
+		c.Ended = x.ended()
+	}
 	x.State.pend[x.nextReq] = p
 	x.acts = append(x.acts, SendInst{x.nextReq, c})
 	if c.Cmd != proto.CmdLogin {
@@ -191,7 +194,7 @@ func (x *m) digest(b []byte) []byte {
 	text := func(s string) { b = append(append(b, s...), 0) }
 	b = append(b, byte(x.W), byte(in.Mode), byte(in.Status), byte(len(x.Mons)))
 	b = binary.LittleEndian.AppendUint64(b, uint64(in.PID))
-	for _, v := range [...]bool{x.In.OK, x.In.Normal, x.effectiveClaim(), in.ExitingNormal} {
+	for _, v := range [...]bool{x.In.OK, x.In.Normal, x.In.Gone, x.effectiveClaim(), in.ExitingNormal} {
 		flag(v)
 	}
 	for _, s := range [...]string{x.Sub, in.Incarnation, x.Ctl, in.Lineage.Last().TGUID, x.Last} {

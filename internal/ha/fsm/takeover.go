@@ -87,6 +87,18 @@ func (x *m) takeoverConditions(g *proto.Grant) (base.Code, string) {
 	return 0, ""
 }
 
+// ended lists the other databases whose processes their watchers saw end: a
+// takeover need not wait until those can acknowledge nothing any more.
+func (x *m) ended() []string {
+	var out []string
+	for _, n := range x.names() {
+		if st := &x.remote(n).Status; st.InstGone && st.Inst.Incarnation != "" {
+			out = append(out, st.Inst.Incarnation)
+		}
+	}
+	return out
+}
+
 func (x *m) decideTakeover() {
 	x.procTick()
 	if x.Held == nil && x.p == nil {

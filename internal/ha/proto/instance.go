@@ -234,7 +234,11 @@ type InstanceCommand struct {
 	Password string    `json:"password,omitempty"`
 	Name     string    `json:"name,omitempty"`
 	Value    string    `json:"value,omitempty"`
-	Evidence string    `json:"evidence,omitempty"` // why; logged by the instance
+	// Ended, with apply_keep and set_mode: incarnations of instances whose
+	// processes are known to have ended, so that nobody need wait until they can
+	// acknowledge nothing any more.
+	Ended    []string `json:"ended,omitempty"`
+	Evidence string   `json:"evidence,omitempty"` // why; logged by the instance
 }
 
 // InstanceReply answers an InstanceCommand. Code 0 is success.

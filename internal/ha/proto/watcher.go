@@ -90,7 +90,8 @@ type WatcherStatus struct {
 	// last status heard, and InstLost tells since when.
 	InstOK       bool           `json:"inst_ok"`
 	InstLost     time.Time      `json:"inst_lost"`
-	InstExitNorm bool           `json:"inst_exit_norm"` // it ended by a normal shutdown
+	InstExitNorm bool           `json:"inst_exit_norm"`      // it ended by a normal shutdown
+	InstGone     bool           `json:"inst_gone,omitempty"` // its process has ended
 	Inst         InstanceStatus `json:"inst"`
 	// LastPrimaryState remembers State at the moment the instance was lost.
 	StateAtLoss string         `json:"state_at_loss,omitempty"`

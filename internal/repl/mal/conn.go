@@ -19,13 +19,15 @@ import (
 // keeps watch over silence (watch), one writes checks and their answers (beat),
 // because a write to a peer that does not read blocks.
 type conn struct {
-	n    *Node
-	p    *peer
-	nc   net.Conn
-	w    *wire.Writer
-	r    *wire.Reader
-	ctx  context.Context
-	stop context.CancelCauseFunc
+	n  *Node
+	p  *peer
+	nc net.Conn
+	// sender is the incarnation at the other end of an inbound connection.
+	sender string
+	w      *wire.Writer
+	r      *wire.Reader
+	ctx    context.Context
+	stop   context.CancelCauseFunc
 
 	heard   atomic.Int64 // clock time of the last byte read, ns
 	reads   atomic.Uint64
@@ -235,7 +237,7 @@ func (c *conn) frame(f wire.Frame, serve func(*Request)) error {
 		}
 		return c.n.identityChanged(c, h)
 	case f.Type >= TypeApp && serve != nil:
-		serve(&Request{From: c.p.entry.Inst, Type: f.Type, Payload: f.Payload, id: f.ID, c: c})
+		serve(&Request{From: c.p.entry.Inst, Type: f.Type, Payload: f.Payload, Sender: c.sender, id: f.ID, c: c})
 	default:
 		return base.Errorf(CodeMessage, "message of type %d not expected here", f.Type)
 	}
@@ -310,6 +312,7 @@ func (c *conn) beat() {
 // Request is a request (or a one-way message) of a peer.
 type Request struct {
 	From    string
+	Sender  string // incarnation of the process it came from
 	Type    uint16
 	Payload []byte // the Request's own
 	id      uint64

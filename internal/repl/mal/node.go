@@ -465,7 +465,7 @@ func (n *Node) welcome(c *conn) error {
 		_ = c.w.Write(TypeError, 0, appendError(nil, base.CodeOf(err, CodeMessage), err.Error()))
 		return err
 	}
-	c.p = n.peers[h.Inst]
+	c.p, c.sender = n.peers[h.Inst], h.Identity.Incarnation
 	b, err := appendHello(nil, n.hello(h.Inst))
 	if err != nil {
 		return err

@@ -53,6 +53,9 @@ type RedoHeader struct {
 	OpenGUID string // 1 to 32 bytes
 	// Hardened is the newest position in the primary's own log.
 	Hardened base.Position
+	// Sender is the incarnation of the process that sent it: from the hello of
+	// the connection, no part of the message.
+	Sender string
 }
 
 // Append encodes the header.
@@ -191,6 +194,10 @@ type State struct {
 	State    base.ArchState `json:"state"`
 	OpenID   uint64         `json:"open_id"`
 	OpenGUID string         `json:"open_guid"`
+	// Over: the sender holds no package that it could still acknowledge, and
+	// sends a new one before it acknowledges again: it needs no promise that is
+	// older than this message.
+	Over bool `json:"over,omitempty"`
 	// File is the sender's log end; Pending, not zero, the package it has sent
 	// and could not harden yet.
 	File    base.Position `json:"file"`

@@ -42,6 +42,7 @@ type Engine struct {
 	gate     chan struct{}
 	Fail     error // of AppendForeign
 	Appended func(*redo.Package)
+	Stall    func() // before a package is released: the process stands still
 	OnChange func()
 }
 
@@ -344,6 +345,12 @@ func (e *Engine) flush(ctx context.Context, s *ship.Shipper, p *redo.Package) er
 	if err := s.ShipTimely(ctx, p); err != nil {
 		return e.failed(err)
 	}
+	if e.Stall != nil {
+		e.Stall()
+	}
+	if err := s.Release(ctx, p); err != nil {
+		return e.failed(err)
+	}
 	e.mu.Lock()
 	e.log = append(e.log, p)
 	e.pending, e.written = nil, nil
@@ -365,9 +372,10 @@ func (e *Engine) failed(err error) error {
 // Instance is an engine with its replication.
 type Instance struct {
 	*Engine
-	Node *mal.Node
-	Ship *ship.Shipper
-	Recv *standby.Receiver
+	Incarnation string
+	Node        *mal.Node
+	Ship        *ship.Shipper
+	Recv        *standby.Receiver
 }
 
 // Options of Start.
@@ -387,11 +395,11 @@ type Options struct {
 
 // Start builds an instance around an engine, as a process start does.
 func Start(e *Engine, o Options) (*Instance, error) {
-	i := &Instance{Engine: e}
+	i := &Instance{Engine: e, Incarnation: fmt.Sprintf("%s-%d", e.Name, time.Now().UnixNano())}
 	if o.Magic == 0 {
 		o.Magic = Magic
 	}
-	inc := fmt.Sprintf("%s-%d", e.Name, time.Now().UnixNano())
+	inc := i.Incarnation
 	i.Recv = standby.New(standby.Config{Engine: e, PmntMagic: o.Magic, Incarnation: inc, BufNum: o.BufNum, MaxDelay: o.MaxDelay, OnHalt: o.OnHalt, Log: Quiet})
 	h := &handler{i: i}
 	var err error

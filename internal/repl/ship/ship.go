@@ -34,12 +34,13 @@ import (
 
 // Codes this package adds to those of mal and standby (manual 10.2.8.3).
 const (
-	CodeNotRun      base.Code = 100  // not executed
-	CodeNoArchive   base.Code = -715 // archive log does not exist on the source
-	CodeArchiveGap  base.Code = -718 // archive log does not continue from the start LSN
-	CodeInterrupted base.Code = -721 // recovery interrupted
-	CodeNoTarget    base.Code = -968 // archive entry of the instance not found
-	CodeUndecided   base.Code = -517 // system is changing state
+	CodeNotRun      base.Code = 100   // not executed
+	CodeNoArchive   base.Code = -715  // archive log does not exist on the source
+	CodeArchiveGap  base.Code = -718  // archive log does not continue from the start LSN
+	CodeInterrupted base.Code = -721  // recovery interrupted
+	CodeNoTarget    base.Code = -968  // archive entry of the instance not found
+	CodeUndecided   base.Code = -517  // system is changing state
+	CodeLease       base.Code = -6010 // MAL connection lost: to be acknowledged by
 )
 
 // Transport sends to instances; *mal.Node is one.
@@ -128,7 +129,8 @@ type target struct {
 	sendFailed bool
 	lastError  string
 	acked      base.Position
-	ackedID    uint64 // open record in force then
+	ackedID    uint64    // open record in force then
+	leased     time.Time // when the newest package it acknowledged was sent
 	recovering bool
 	sent       base.Position
 	check      bool          // positions and claim to be settled with the standby
@@ -256,6 +258,11 @@ func (s *Shipper) shipAll(ctx context.Context, pkg *redo.Package, kind mal.Kind)
 	if err != nil {
 		return err
 	}
+	return s.send(ctx, todo, pkg, kind, msg)
+}
+
+// send sends one message to several targets and books what came of it.
+func (s *Shipper) send(ctx context.Context, todo []*target, pkg *redo.Package, kind mal.Kind, msg []byte) error {
 	errs := make([]error, len(todo))
 	if len(todo) == 1 && len(msg) <= 64<<10 {
 		errs[0] = s.sendOne(ctx, todo[0], pkg, kind, msg) // fits the socket's buffer: writing does not wait
@@ -390,6 +397,7 @@ func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kin
 		return base.Errorf(standby.CodeNotNext, "acknowledged up to %v only, package is %v", ack.Keep, pkg.Pos())
 	}
 	t.mu.Lock()
+	t.leased = start
 	t.stats.add(pkg, s.cfg.Clock.Now().Sub(start), start, false)
 	t.mu.Unlock()
 	return nil

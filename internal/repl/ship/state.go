@@ -237,10 +237,19 @@ func (t *target) untilInvalid(ctx context.Context) (context.Context, context.Can
 
 // say sends a State and returns the standby's answer.
 func (s *Shipper) say(ctx context.Context, t *target, st base.ArchState) (mal.StandbyInfo, error) {
+	return s.ask(ctx, t, mal.State{State: st})
+}
+
+func (s *Shipper) sayOver(ctx context.Context, t *target) error {
+	_, err := s.ask(ctx, t, mal.State{Over: true})
+	return err
+}
+
+func (s *Shipper) ask(ctx context.Context, t *target, m mal.State) (mal.StandbyInfo, error) {
 	var info mal.StandbyInfo
 	file, pending, _ := s.ends(t)
 	l := s.cfg.Engine.Lineage()
-	m := mal.State{State: st, File: file}
+	m.File = file
 	if pending != nil {
 		m.Pending = pending.Pos()
 		// The open record in force at File: not one that only the pending

@@ -139,7 +139,7 @@ func TestGather(t *testing.T) {
 			t.Fatalf("%d packages logged after it, want 9", n)
 		}
 		start := time.Now()
-		if err := r.ApplyKeep(t.Context()); err != nil {
+		if err := r.ApplyKeep(t.Context(), "A-1"); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(e.Log()); n != 10 || time.Since(start) != 0 {

@@ -39,6 +39,9 @@ func (r *Receiver) Serve(q *mal.Request) bool {
 		if err == nil {
 			info, err = r.State(q.From, s)
 		}
+		if s.Over {
+			r.promiseOver(q.Sender)
+		}
 		var b []byte
 		if err == nil {
 			b, err = mal.EncodeJSON(info)
@@ -60,6 +63,7 @@ func (r *Receiver) serveRedo(q *mal.Request) {
 		q.Fail(err)
 		return
 	}
+	h.Sender = q.Sender
 	pkgs := make([]*redo.Package, len(raw))
 	for i, b := range raw {
 		p, err := redo.Decode(b)
@@ -207,7 +211,10 @@ func (r *Receiver) PeerIdentity(inst string, id mal.Identity) {
 // waits for everything queued (takeover, switchover; manual 2.2.9). From its
 // start on nothing is accepted any more: an acknowledgement now could be for a
 // commit that the new primary does not have. Thaw or DropKeep end that.
-func (r *Receiver) ApplyKeep(ctx context.Context) error {
+//
+// It returns only when what was promised to the primary is over (Promise);
+// ended are incarnations of instances whose processes are known to be gone.
+func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
 	r.mu.Lock()
 	if m := r.cfg.Engine.Mode(); m != base.ModeStandby {
 		r.mu.Unlock()
@@ -221,6 +228,9 @@ func (r *Receiver) ApplyKeep(ctx context.Context) error {
 	r.mu.Unlock()
 	if err := r.Drain(ctx); err != nil {
 		return fmt.Errorf("replay the kept package: %w", err)
+	}
+	if err := r.awaitPromise(ctx, ended); err != nil {
+		return fmt.Errorf("wait until the old primary can acknowledge nothing any more: %w", err)
 	}
 	r.cfg.OnChange()
 	return nil

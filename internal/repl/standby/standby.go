@@ -100,6 +100,7 @@ type Receiver struct {
 	failed    error
 	halted    bool
 	claim     Claim
+	promise   promise
 	stats     Stats
 	recvRing  ring
 	applRing  ring
@@ -257,6 +258,9 @@ func (r *Receiver) Accept(from string, h mal.RedoHeader, pkgs []*redo.Package, d
 	r.mu.Lock()
 	now, err := r.accept(from, h, pkgs, start, done)
 	changed := false
+	if err == nil && h.Kind != mal.KindRecover {
+		r.promise = promise{at: start, to: h.Sender}
+	}
 	if err != nil {
 		changed = r.unclaim(from, h, err)
 	} else if h.Kind == mal.KindRecover {

@@ -35,7 +35,7 @@ func (c *chain) next() *redo.Package {
 }
 
 func (c *chain) head(k mal.Kind) mal.RedoHeader {
-	return mal.RedoHeader{Kind: k, Claim: base.ArchValid, Count: 1, OpenID: c.id, OpenGUID: c.guid}
+	return mal.RedoHeader{Kind: k, Claim: base.ArchValid, Count: 1, OpenID: c.id, OpenGUID: c.guid, Sender: "A-1"}
 }
 
 type result struct {

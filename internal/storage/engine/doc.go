@@ -6,6 +6,8 @@
 //   - G1: a commit is acknowledged (WaitHardened) only after its package was
 //     shipped to every Valid realtime archive, is synced in the online log, and
 //     was shipped to every Valid timely archive; a failure suspends;
+//   - G3: the Shipper is asked once more at the very moment of release, because
+//     the process may have stood still since the answers came;
 //   - G2, with pagestore: what readers see moves only by hardened packages;
 //   - G4: checkpoints go to hardened LSNs, and the log is freed only after the
 //     data file, the archive and the control file are synced;
@@ -126,6 +128,11 @@ type Shipper interface {
 	Ship(ctx context.Context, pkg *redo.Package) error
 	// ShipTimely sends it to the timely archives, after the local write.
 	ShipTimely(ctx context.Context, pkg *redo.Package) error
+	// Release is asked last, when the package is everywhere and its commits are
+	// about to be acknowledged. An error means that a standby that may have taken
+	// over meanwhile cannot be excluded (G3); the package waits as after any
+	// failed send.
+	Release(ctx context.Context, pkg *redo.Package) error
 	// Hardened tells, without blocking, how far this database is safe on disk.
 	Hardened(pos base.Position)
 }
@@ -134,6 +141,7 @@ type noShipper struct{}
 
 func (noShipper) Ship(context.Context, *redo.Package) error       { return nil }
 func (noShipper) ShipTimely(context.Context, *redo.Package) error { return nil }
+func (noShipper) Release(context.Context, *redo.Package) error    { return nil }
 func (noShipper) Hardened(base.Position)                          {}
 
 // Positions are the places of a database in the redo of its group (manual 2.2.5, 2.2.8).

@@ -125,6 +125,31 @@ func TestTimelyFailure(t *testing.T) {
 	}
 }
 
+// TestRelease: a package that is everywhere is not acknowledged while the lease
+// does not allow it (G3), and then without being sent or written again.
+func TestRelease(t *testing.T) {
+	s := &spy{failR: errLink}
+	d := newDB(t, nil, nil)
+	d.e.SetShipper(s)
+	lsn := d.publish(1, false)
+	await(t, d.e, "suspended", func() bool { return d.e.Status() == base.StatusSuspend })
+	if d.e.Hardened() >= lsn || d.e.LogInfo().FileLSN != lsn || s.ships != 1 {
+		t.Fatalf("hardened %d, log %d, commit %d, sends %d", d.e.Hardened(), d.e.LogInfo().FileLSN, lsn, s.ships)
+	}
+	if err := d.e.OpenDatabase(t.Context()); !errors.Is(err, ErrSuspended) {
+		t.Fatalf("opened without a lease: %v", err)
+	}
+	s.mu.Lock()
+	s.failR = nil
+	s.mu.Unlock()
+	if err := d.e.OpenDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d.e.Hardened() != lsn || s.ships != 1 || s.released != 3 {
+		t.Fatalf("hardened %d of %d, sends %d, asked %d times", d.e.Hardened(), lsn, s.ships, s.released)
+	}
+}
+
 // TestG2: while a package is under way, only its writer sees it.
 func TestG2(t *testing.T) {
 	s := &spy{}

@@ -20,10 +20,11 @@ const gatherTurns = 8
 type stage uint8
 
 const (
-	stageShip   stage = iota // realtime archives
-	stageLog                 // online log
-	stageTimely              // timely archives
-	stageArch                // local archive
+	stageShip    stage = iota // realtime archives
+	stageLog                  // online log
+	stageTimely               // timely archives
+	stageArch                 // local archive
+	stageRelease              // nobody can have taken over
 	stageDone
 )
 
@@ -168,6 +169,10 @@ func (e *Engine) pass(p *pending, ship Shipper) error {
 		}
 		if err := e.retryFull(func() error { return e.arch.Append(p.pkg, false) }); err != nil {
 			return fmt.Errorf("write local archive: %w", err)
+		}
+	case stageRelease:
+		if err := ship.Release(e.ctx, p.pkg); err != nil {
+			return e.sendFailed("lease", p.pkg, err)
 		}
 	}
 	return nil

@@ -292,6 +292,8 @@ type spy struct {
 	pkgs     []*redo.Package
 	fail     error // Ship answers it
 	failT    error // ShipTimely
+	failR    error // Release
+	released int
 	hook     func(pkg *redo.Package)
 	hardened base.Position
 	ships    int
@@ -314,6 +316,12 @@ func (s *spy) ShipTimely(context.Context, *redo.Package) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failT
+}
+func (s *spy) Release(context.Context, *redo.Package) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.released++
+	return s.failR
 }
 func (s *spy) Hardened(p base.Position) {
 	s.mu.Lock()
