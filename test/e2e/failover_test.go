@@ -131,6 +131,19 @@ func (l *load) start(ctx context.Context) {
 	}
 }
 
+// setPatience changes how long clients wait for an answer.
+func (l *load) setPatience(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.patience = d
+}
+
+func (l *load) waits() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.patience
+}
+
 func (l *load) stop() {
 	l.cancel()
 	l.wg.Wait()
@@ -153,7 +166,7 @@ func (l *load) write(ctx context.Context, client int) {
 			seq++
 			sent := time.Now()
 			// Client-side patience: a commit on an isolated primary hangs.
-			wctx, cancel := context.WithTimeout(ctx, l.patience)
+			wctx, cancel := context.WithTimeout(ctx, l.waits())
 			_, err := conn.Exec(wctx, fmt.Sprintf("INSERT INTO w VALUES (%d, %d, 'row %d of client %d')", key.client, key.seq, key.seq, key.client)).ReadAll()
 			cancel()
 			if err != nil {
@@ -183,7 +196,7 @@ func (l *load) read(ctx context.Context, reader int) {
 	name := fmt.Sprintf("reader %d on %s", reader, db.Name)
 	for ctx.Err() == nil {
 		cctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		conn, err := l.sys.Connect(cctx, db.Port)
+		conn, err := pgconn.Connect(cctx, fmt.Sprintf("host=%s port=%d user=SYSDBA password=%s dbname=DAMENG connect_timeout=2 %s", db.Host(), db.Port, l.sys.Password(), l.sys.SQLOptions()))
 		cancel()
 		if err != nil {
 			pause(ctx, 50*time.Millisecond)
@@ -192,7 +205,7 @@ func (l *load) read(ctx context.Context, reader int) {
 		high := make([]int, l.writers)
 		for n := 0; ctx.Err() == nil; n++ {
 			c := n % l.writers
-			rctx, cancel := context.WithTimeout(ctx, l.patience)
+			rctx, cancel := context.WithTimeout(ctx, l.waits())
 			res, err := conn.Exec(rctx, fmt.Sprintf("SELECT seq FROM w WHERE client = %d AND seq >= %d ORDER BY seq DESC LIMIT 100", c, high[c])).ReadAll()
 			cancel()
 			if err != nil {
@@ -367,10 +380,10 @@ func rows(t *testing.T, sys *dw.System, port int) map[rowKey]bool {
 func connectPrimary(ctx context.Context, sys *dw.System) (*pgconn.PgConn, int, error) {
 	var hosts, ports []string
 	for _, d := range sys.DBs {
-		hosts, ports = append(hosts, "127.0.0.1"), append(ports, strconv.Itoa(d.Port))
+		hosts, ports = append(hosts, d.Host()), append(ports, strconv.Itoa(d.Port))
 	}
-	conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%s user=SYSDBA password=SYSDBA dbname=DAMENG %s target_session_attrs=read-write connect_timeout=2",
-		strings.Join(hosts, ","), strings.Join(ports, ","), sys.SQLOptions()))
+	conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%s user=SYSDBA password=%s dbname=DAMENG %s target_session_attrs=read-write connect_timeout=2",
+		strings.Join(hosts, ","), strings.Join(ports, ","), sys.Password(), sys.SQLOptions()))
 	if err != nil {
 		return nil, 0, err
 	}

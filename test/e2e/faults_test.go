@@ -82,7 +82,7 @@ func fullDisk(t *testing.T, victim int, during func(sys *dw.System, l *load, at 
 	name := fmt.Sprintf("GRP1_RT_%02d", victim+1)
 	dir, disk := smallDisk(t, name, 330)
 	sys, l := underLoad(t, dw.Options{Dir: dir, Standbys: 1, Mode: "auto", Monitors: 1})
-	l.patience = 60 * time.Second
+	l.setPatience(60 * time.Second)
 	prim, pid := primary(t, sys), sys.PID(name)
 	at := time.Now()
 	free := fill(t, disk, 2<<20)

@@ -23,6 +23,27 @@ type patient struct {
 	done       map[rowKey]bool
 	unexpected map[string]int
 	longest    time.Duration
+	answers    []time.Time // of acknowledged rows since reset
+	recent     time.Duration
+}
+
+// reset begins what since measures.
+func (p *patient) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers, p.recent = nil, 0
+}
+
+// since returns the longest time without an acknowledgement to anybody, from a
+// moment until now, and the longest wait of one client.
+func (p *patient) since(from time.Time) (gap, wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := from
+	for _, a := range append(p.answers, time.Now()) {
+		gap, last = max(gap, a.Sub(last)), a
+	}
+	return gap, p.recent
 }
 
 // write inserts one row after the other; each must succeed in the end.
@@ -55,7 +76,8 @@ func (p *patient) write(ctx context.Context, sys *dw.System, client int) {
 			if err == nil {
 				p.mu.Lock()
 				p.done[rowKey{client, seq}] = true
-				p.longest = max(p.longest, time.Since(start))
+				p.longest, p.recent = max(p.longest, time.Since(start)), max(p.recent, time.Since(start))
+				p.answers = append(p.answers, time.Now())
 				p.mu.Unlock()
 				break
 			}

@@ -120,7 +120,7 @@ func monitor(t *testing.T, sys *dw.System) *dwmon.Monitor {
 	t.Helper()
 	g := dwmon.Group{Name: sys.Group, OGUID: sys.OGUID}
 	for _, d := range sys.DBs {
-		g.Addrs = append(g.Addrs, fmt.Sprintf("127.0.0.1:%d", d.DW))
+		g.Addrs = append(g.Addrs, d.ConsoleDW())
 	}
 	m, err := dwmon.Open(t.Context(), dwmon.Config{Groups: []dwmon.Group{g}, TLS: sys.MonitorTLS()})
 	if err != nil {
@@ -132,7 +132,7 @@ func monitor(t *testing.T, sys *dw.System) *dwmon.Monitor {
 	if err := m.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Login(ctx, "SYSDBA", "SYSDBA"); err != nil {
+	if err := m.Login(ctx, "SYSDBA", sys.Password()); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -270,7 +270,7 @@ func TestFrozenHost(t *testing.T) {
 			port = d.Port
 		}
 	}
-	old, err := dw.Connect(t.Context(), port)
+	old, err := sys.Connect(t.Context(), port)
 	if err != nil {
 		t.Fatal(err)
 	}

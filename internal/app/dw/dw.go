@@ -411,3 +411,13 @@ func (s *System) anyRunning(k kind) bool {
 	}
 	return false
 }
+
+// Start starts the named process if it does not run, as whoever guards the
+// programs of a machine would.
+func (s *System) Start(name string) error {
+	p, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	return s.start(p)
+}

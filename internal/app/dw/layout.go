@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -42,6 +43,22 @@ type Options struct {
 	Wait     string // ARCH_WAIT_APPLY, "0" or "1"; "": its default
 	TLS      string // "" plain text, "cert" or "key": how links are protected
 	Fast     bool   // short error times and small logs, for tests
+
+	// Machines puts every database on a machine of its own: one entry for each.
+	// Start then starts a process, by its name, on the machine where it belongs.
+	// `dw up` has neither: everything is on loopback.
+	Machines []Machine
+	Start    func(process string, cmd *exec.Cmd) error
+	// Configured may change the configuration files before they are first used.
+	Configured func(*System) error
+}
+
+// Machine has the addresses of a machine with two network cards (manual
+// 7.2.1), and the one under which dw itself reaches SQL port and watcher.
+type Machine struct {
+	Inner   string `json:"inner"` // MAL_HOST
+	Outer   string `json:"outer"` // MAL_INST_HOST
+	Console string `json:"console"`
 }
 
 // Database is one instance with its watcher.
@@ -54,7 +71,24 @@ type Database struct {
 	// Ports of /metrics, /healthz and /readyz; 0 in systems made before there were any.
 	Admin   int `json:"admin_port,omitempty"`
 	DWAdmin int `json:"dw_admin_port,omitempty"`
+	// Where it is; nil: here, on loopback.
+	Machine *Machine `json:"machine,omitempty"`
 }
+
+func (d Database) addrs() Machine {
+	if d.Machine == nil {
+		return Machine{Inner: loopback, Outer: loopback, Console: loopback}
+	}
+	return *d.Machine
+}
+
+// Host is the address for SQL clients.
+func (d Database) Host() string { return d.addrs().Outer }
+
+// ConsoleDW is where a monitor for people reaches its watcher.
+func (d Database) ConsoleDW() string { return fmt.Sprintf("%s:%d", d.addrs().Console, d.DW) }
+
+const loopback = "127.0.0.1"
 
 // System is the record of a local system, saved as dw.json in its directory.
 type System struct {
@@ -71,6 +105,12 @@ type System struct {
 	Wait     string     `json:"wait_apply,omitempty"` // ARCH_WAIT_APPLY; empty: its default
 	DBs      []Database `json:"databases"`
 	Ready    bool       `json:"ready"` // data and configuration are complete
+	// Password of the administrator; "" the initial one, which is accepted on
+	// loopback only.
+	Secret string `json:"password,omitempty"`
+
+	launch     func(process string, cmd *exec.Cmd) error // Options.Start
+	configured func(*System) error
 }
 
 // newSystem lays out a system; nothing is written yet.
@@ -95,9 +135,11 @@ func newSystem(o Options, bin string) (*System, error) {
 		return nil, usageError{fmt.Errorf("-tls=%s: must be cert or key", o.TLS)}
 	case o.Port < 1024 || o.Port+dwAdmin+o.Standbys > 65534:
 		return nil, usageError{fmt.Errorf("-port %d: must be 1024 to %d", o.Port, 65534-dwAdmin-o.Standbys)}
+	case o.Machines != nil && len(o.Machines) != o.Standbys+1:
+		return nil, usageError{fmt.Errorf("%d machines for %d databases", len(o.Machines), o.Standbys+1)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
-		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS, Wait: o.Wait}
+		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS, Wait: o.Wait, launch: o.Start, configured: o.Configured}
 	if o.Archive == "timely" {
 		s.Archive = "TIMELY"
 	}
@@ -105,9 +147,15 @@ func newSystem(o Options, bin string) (*System, error) {
 		p := o.Port + i
 		s.DBs = append(s.DBs, Database{Name: fmt.Sprintf("GRP1_RT_%02d", i+1), Port: p,
 			MAL: p + malOffset, InstDW: p + instDWOffset, DW: p + dwOffset, Admin: p + adminOffset, DWAdmin: p + dwAdmin})
+		if o.Machines != nil {
+			s.DBs[i].Machine = &o.Machines[i]
+		}
 	}
 	return s, nil
 }
+
+// Password is that of the administrator.
+func (s *System) Password() string { return cmp.Or(s.Secret, defaultPassword) }
 
 // errState says that the state of the directory forbids what was asked.
 var errState = errors.New("refused")
@@ -182,10 +230,12 @@ func (s *System) files(d Database) map[string]string {
 	fmt.Fprintf(&mal, "# The same on every database of the group.\nMAL_CHECK_INTERVAL = %d\nMAL_CONN_FAIL_INTERVAL = %d\n", t.malCheck, t.malFail)
 	if s.TLS != "" {
 		fmt.Fprintf(&mal, "MAL_SSL_MODE = %s\nMAL_SSL_PATH = %s\n", strings.ToUpper(s.TLS), s.sslDir())
+	} else if d.Machine != nil {
+		mal.WriteString("MAL_SSL_MODE = OFF\n") // in plain text, although not on loopback
 	}
 	for i, x := range s.DBs {
-		fmt.Fprintf(&mal, "\n[MAL_INST%d]\n  MAL_INST_NAME = %s\n  MAL_HOST = 127.0.0.1\n  MAL_PORT = %d\n  MAL_INST_HOST = 127.0.0.1\n  MAL_INST_PORT = %d\n  MAL_DW_PORT = %d\n  MAL_INST_DW_PORT = %d\n",
-			i+1, x.Name, x.MAL, x.Port, x.DW, x.InstDW)
+		fmt.Fprintf(&mal, "\n[MAL_INST%d]\n  MAL_INST_NAME = %s\n  MAL_HOST = %s\n  MAL_PORT = %d\n  MAL_INST_HOST = %s\n  MAL_INST_PORT = %d\n  MAL_DW_PORT = %d\n  MAL_INST_DW_PORT = %d\n",
+			i+1, x.Name, x.addrs().Inner, x.MAL, x.Host(), x.Port, x.DW, x.InstDW)
 	}
 	arch.WriteString("# Where this database sends its redo when it is the primary.\n")
 	if s.Wait != "" {
@@ -220,6 +270,12 @@ func (s *System) dmIniKeys(d Database) [][2]string {
 	if d.Admin != 0 {
 		keys = append(keys, [2]string{"ADMIN_PORT", fmt.Sprint(d.Admin)})
 	}
+	if d.Machine != nil {
+		keys = append(keys, [2]string{"LISTEN_IP", d.Host()})
+		if s.TLS == "" {
+			keys = append(keys, [2]string{"SSL_REQUIRE", "NONE"})
+		}
+	}
 	return keys
 }
 
@@ -233,11 +289,13 @@ func (s *System) monitorFile(confirm bool, logDir string) string {
 	}
 	if s.TLS != "" {
 		fmt.Fprintf(&b, "MON_SSL_MODE = %s\nMON_SSL_PATH = %s\nMON_SSL_NAME = %s\n", strings.ToUpper(s.TLS), s.sslDir(), name)
+	} else if s.DBs[0].Machine != nil {
+		b.WriteString("MON_SSL_MODE = OFF\n")
 	}
 	fmt.Fprintf(&b, "MON_DW_CONFIRM = %d\nMON_LOG_PATH = %s\nMON_LOG_INTERVAL = 60\nMON_LOG_FILE_SIZE = 32\nMON_LOG_SPACE_LIMIT = 0\n\n[%s]\n  MON_INST_OGUID = %d\n",
 		c, logDir, s.Group, s.OGUID)
 	for _, d := range s.DBs {
-		fmt.Fprintf(&b, "  MON_DW_IP = 127.0.0.1:%d\n", d.DW)
+		fmt.Fprintf(&b, "  MON_DW_IP = %s:%d\n", d.addrs().Inner, d.DW)
 	}
 	return b.String()
 }

@@ -127,7 +127,12 @@ func (s *System) spawn(name string, argv []string) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = s.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if s.launch != nil {
+		err = s.launch(name, cmd)
+	} else {
+		err = cmd.Start()
+	}
+	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	if err := os.WriteFile(s.pidFile(name), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o644); err != nil {

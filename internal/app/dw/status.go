@@ -43,7 +43,7 @@ type SystemStatus struct {
 func (s *System) monitor(ctx context.Context) (*dwmon.Monitor, error) {
 	g := dwmon.Group{Name: s.Group, OGUID: s.OGUID}
 	for _, d := range s.DBs {
-		g.Addrs = append(g.Addrs, fmt.Sprintf("127.0.0.1:%d", d.DW))
+		g.Addrs = append(g.Addrs, d.ConsoleDW())
 	}
 	return dwmon.Open(ctx, dwmon.Config{Groups: []dwmon.Group{g}, TLS: s.MonitorTLS()})
 }
@@ -220,7 +220,7 @@ func (s *System) withLogin(ctx context.Context, f func(*dwmon.Monitor) error) er
 	wctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	_ = m.WaitReady(wctx)
 	cancel()
-	if err := m.Login(ctx, defaultUser, defaultPassword); err != nil {
+	if err := m.Login(ctx, defaultUser, s.Password()); err != nil {
 		return err
 	}
 	return f(m)
@@ -295,7 +295,7 @@ func (s *System) withLoginOrNot(ctx context.Context, f func(*dwmon.Monitor) erro
 	wctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	_ = m.WaitReady(wctx)
 	cancel()
-	_ = m.Login(ctx, defaultUser, defaultPassword)
+	_ = m.Login(ctx, defaultUser, s.Password())
 	return f(m)
 }
 

@@ -92,19 +92,24 @@ func (s *System) SQLOptions() string {
 }
 
 // Connect connects to a database of the system as its administrator with the
-// initial password.
+// initial password, past the network of its clients.
 func (s *System) Connect(ctx context.Context, port int) (*pgconn.PgConn, error) {
-	return login(ctx, port, s.SQLOptions())
+	for _, d := range s.DBs {
+		if d.Port == port {
+			return login(ctx, d.addrs().Console, port, s.Password(), s.SQLOptions())
+		}
+	}
+	return login(ctx, loopback, port, s.Password(), s.SQLOptions())
 }
 
 // Connect connects to the database on a local port as its administrator with
 // the initial password, under TLS when it offers that.
 func Connect(ctx context.Context, port int) (*pgconn.PgConn, error) {
-	return login(ctx, port, "sslmode=prefer")
+	return login(ctx, loopback, port, defaultPassword, "sslmode=prefer")
 }
 
-func login(ctx context.Context, port int, options string) (*pgconn.PgConn, error) {
+func login(ctx context.Context, host string, port int, password, options string) (*pgconn.PgConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return pgconn.Connect(ctx, fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s dbname=DAMENG %s", port, defaultUser, defaultPassword, options))
+	return pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=DAMENG %s", host, port, defaultUser, password, options))
 }

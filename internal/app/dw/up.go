@@ -2,6 +2,7 @@ package dw
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -115,6 +116,9 @@ func (s *System) checkDir() error {
 // checkPorts refuses ports that something else uses, before anything is made.
 func (s *System) checkPorts() error {
 	for _, d := range s.DBs {
+		if d.Machine != nil {
+			continue
+		}
 		for _, p := range []int{d.Port, d.MAL, d.InstDW, d.DW} {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if err != nil {
@@ -195,7 +199,10 @@ func (s *System) writeConfig() error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(s.monitorIni(), []byte(s.monitorFile(s.Mode == "AUTO", dir)), 0o644)
+	if err := os.WriteFile(s.monitorIni(), []byte(s.monitorFile(s.Mode == "AUTO", dir)), 0o644); err != nil || s.configured == nil {
+		return err
+	}
+	return s.configured(s)
 }
 
 // tool runs a program to its end; its output goes into the error on failure.
@@ -233,6 +240,9 @@ func (s *System) startStopOnce(ctx context.Context, d Database) error {
 		return err
 	}
 	err := s.waitServer(ctx, p)
+	if err == nil && d.Machine != nil {
+		err = s.changePassword(ctx, d)
+	}
 	if err == nil {
 		err = s.stop(ctx, p)
 	}
@@ -241,6 +251,22 @@ func (s *System) startStopOnce(ctx context.Context, d Database) error {
 		err = errors.Join(err, kerr)
 	}
 	return err
+}
+
+// changePassword gives the administrator a password that other machines may
+// use; the initial one is accepted on the server's own.
+func (s *System) changePassword(ctx context.Context, d Database) error {
+	c, err := s.Connect(ctx, d.Port)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	secret := rand.Text()
+	if err := execAll(ctx, c, fmt.Sprintf("ALTER USER %s IDENTIFIED BY \"%s\"", defaultUser, secret)); err != nil {
+		return err
+	}
+	s.Secret = secret
+	return s.save()
 }
 
 // waitServer waits until a server accepts connections; the end of the process

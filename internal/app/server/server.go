@@ -364,7 +364,8 @@ func (s *Server) changed() {
 
 // watchSuspend disconnects every session SESS_FREE_IN_SUSPEND after an archive
 // failure suspended the database, so that clients look for the new primary
-// (manual 5.1).
+// (manual 5.1), and those that have connected since, whenever that time has
+// passed again.
 func (s *Server) watchSuspend() {
 	after := s.cfg.DM.SessFreeInSuspend
 	s.suspendMu.Lock()
@@ -382,6 +383,11 @@ func (s *Server) watchSuspend() {
 			if s.eng.Status() == base.StatusSuspend && s.sess != nil {
 				s.log.Warn("disconnecting all sessions: the database has been suspended for SESS_FREE_IN_SUSPEND", "after", after)
 				s.sess.DropAll("the database is suspended; a standby may have become the primary")
+				s.suspendMu.Lock()
+				defer s.suspendMu.Unlock()
+				if s.suspendTimer != nil {
+					s.suspendTimer.Reset(after)
+				}
 			}
 		})
 	}

@@ -200,8 +200,15 @@ func (b *Backend) standby() bool { return b.cfg.DB.Mode() == base.ModeStandby }
 
 // noWrites is what drivers are told that look for the database that takes
 // writes: a standby does not, nor does a primary that is not open yet, or no
-// longer.
-func (b *Backend) noWrites() bool { return b.standby() || !isOpen(b.cfg.DB.Status()) }
+// longer, or suspended. A suspended one may be cut off from a standby that has
+// become the primary meanwhile: a client that connects again must look there
+// first, or it would wait here until somebody ends this database.
+func (b *Backend) noWrites() bool {
+	return b.shut() || b.cfg.DB.Status() == base.StatusSuspend
+}
+
+// shut is noWrites without Suspend, in which what writes here waits.
+func (b *Backend) shut() bool { return b.standby() || !isOpen(b.cfg.DB.Status()) }
 
 // tables reports whether tables can be used: status Open or Suspend and no
 // Quiesce under way.
@@ -235,7 +242,7 @@ func (b *Backend) StatusChanged() {
 	}
 	st := b.cfg.DB.Status()
 	open := isOpen(st)
-	if b.noWrites() {
+	if b.shut() {
 		b.seqs.forget() // another database may hand out numbers before this one does again
 	}
 	if b.wasOpen.Swap(open) && !open {

@@ -367,15 +367,22 @@ func TestStandby(t *testing.T) {
 	c.exec("discard all")
 	c.fails("select * from x", "42P01")
 
-	// A primary in Mount takes no writes either: a driver that looks for the
-	// primary must go on.
-	e.db.status.Store(uint32(base.StatusMount))
-	e.b.StatusChanged()
-	for _, v := range []string{"in_hot_standby", "transaction_read_only", "default_transaction_read_only"} {
-		c.is("show "+v, "on")
-	}
-	if c.params["in_hot_standby"] != "on" {
-		t.Errorf("reported parameters: %v", c.params)
+	// A primary in Mount takes no writes either, and a suspended one lets them
+	// wait: a driver that looks for the primary must go on.
+	for _, st := range []base.Status{base.StatusMount, base.StatusSuspend} {
+		for _, now := range []struct {
+			st base.Status
+			on string
+		}{{base.StatusOpen, "off"}, {st, "on"}} {
+			e.db.status.Store(uint32(now.st))
+			e.b.StatusChanged()
+			for _, v := range []string{"in_hot_standby", "transaction_read_only", "default_transaction_read_only"} {
+				c.is("show "+v, now.on)
+			}
+			if c.params["in_hot_standby"] != now.on {
+				t.Errorf("%s: reported parameters: %v", now.st, c.params)
+			}
+		}
 	}
 }
 

@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"datawatch/internal/app/dw"
+)
+
+// timesOf are the error times of a group: dw's short ones for tests, dw's own,
+// and those of docs/parameters.md.
+type timesOf struct {
+	name    string
+	fast    bool
+	watcher [][2]string
+	mal     [][2]string
+	dwError time.Duration // DW_ERROR_TIME
+}
+
+var (
+	shortTimes   = timesOf{name: "DW_ERROR_TIME 3 s", fast: true, dwError: 3 * time.Second}
+	dwTimes      = timesOf{name: "DW_ERROR_TIME 6 s (dw up)", dwError: 6 * time.Second}
+	defaultTimes = timesOf{name: "DW_ERROR_TIME 15 s (defaults)", dwError: 15 * time.Second,
+		watcher: [][2]string{{"DW_ERROR_TIME", "15"}, {"INST_ERROR_TIME", "15"}, {"DW_RECONNECT", "1"}},
+		mal:     [][2]string{{"MAL_CHECK_INTERVAL", "30"}, {"MAL_CONN_FAIL_INTERVAL", "10"}}}
+)
+
+// measure is one row of the table: durations and what they may be.
+type measure struct {
+	what, times string
+	got         []time.Duration
+	median, max time.Duration // targets; 0: none
+}
+
+func (m measure) missed() string {
+	s := slices.Sorted(slices.Values(m.got))
+	switch {
+	case len(s) == 0:
+		return "nothing was measured"
+	case m.median > 0 && s[len(s)/2] > m.median:
+		return fmt.Sprintf("the median must be at most %v", m.median)
+	case m.max > 0 && s[len(s)-1] > m.max:
+		return fmt.Sprintf("the maximum must be at most %v", m.max)
+	}
+	return ""
+}
+
+func (m measure) row() string {
+	s := slices.Sorted(slices.Values(m.got))
+	if len(s) == 0 {
+		return fmt.Sprintf("| %s | %s | 0 | | | | | |", m.what, m.times)
+	}
+	q := func(p float64) string {
+		return fmt.Sprintf("%.2f", s[min(len(s)-1, int(p*float64(len(s))))].Seconds())
+	}
+	target := ""
+	if m.median > 0 {
+		target = fmt.Sprintf("median %g, ", m.median.Seconds())
+	}
+	if m.max > 0 {
+		target += fmt.Sprintf("max %g", m.max.Seconds())
+	}
+	return fmt.Sprintf("| %s | %s | %d | %s | %s | %s | %s | %s |", m.what, m.times, len(s), q(0), q(.5), q(.99), q(1), target)
+}
+
+// TestMeasured measures, on machines of their own, how long the clients of a
+// group have to wait when something fails, DW_SAMPLES times each (1; in make
+// chaos 20), with short error times and, from 5 samples on, with those of dw and
+// the defaults too. It prints a table for docs/measured.md, which DW_UPDATE=1
+// writes. A client gives up waiting for an answer after 2 s.
+func TestMeasured(t *testing.T) {
+	if os.Getenv(labEnv) == "" {
+		t.Parallel()
+	}
+	if !inLab(t) {
+		return
+	}
+	samples := envInt("DW_SAMPLES", 1)
+	all := []timesOf{shortTimes}
+	if samples >= 5 {
+		all = append(all, dwTimes, defaultTimes)
+	}
+	var table []measure
+	for _, ts := range all {
+		t.Run(ts.name, func(t *testing.T) {
+			n := samples
+			if ts.dwError > 10*time.Second {
+				n = max(2, samples/4) // each takes a minute and more
+			}
+			l, ld := labUnderLoad(t, labOptions{Options: dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: ts.fast}, Watcher: ts.watcher, MAL: ts.mal})
+			ld.setPatience(2 * time.Second)
+			changes := 0
+			for _, m := range []struct {
+				measure
+				hit func(t *testing.T, l *lab, prim string) (repair func())
+			}{
+				{measure{"the primary's process is killed", ts.name, nil, 2 * time.Second, 4 * time.Second}, crash},
+				{measure{"the primary's machine is lost", ts.name, nil, 0, ts.dwError + 3*time.Second}, loseMachine},
+				{measure{"the primary's inner card fails", ts.name, nil, 0, ts.dwError + 3*time.Second}, losePrimaryCard},
+				{measure{"the standby's machine is lost", ts.name, nil, 0, ts.dwError + 3*time.Second}, loseStandby},
+			} {
+				for range n {
+					took, changed := l.sample(t, ld, m.hit)
+					m.got = append(m.got, took)
+					if changed {
+						changes++
+					}
+				}
+				table = append(table, m.measure)
+			}
+			ld.stop()
+			ld.check(t, changes)
+			table = append(table, l.measureSwitchovers(t, ts, max(2, n))...)
+		})
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "| what | error times | samples | min | median | p99 | max | target |\n|---|---|--:|--:|--:|--:|--:|---|\n")
+	for _, m := range table {
+		fmt.Fprintln(&b, m.row())
+		if why := m.missed(); why != "" {
+			t.Errorf("%s, %s: %s", m.what, m.times, why)
+		}
+	}
+	t.Logf("seconds until the next commit is acknowledged:\n%s", b.String())
+	if os.Getenv("DW_UPDATE") != "" {
+		writeMeasured(t, b.String(), samples)
+	}
+}
+
+func writeMeasured(t *testing.T, table string, samples int) {
+	text := fmt.Sprintf(`# Measured
+
+How long clients wait when something fails, in seconds from the fault to the first commit that is sent and acknowledged after it; for a
+switchover, the longest time without any acknowledgement, and the longest wait of one statement, retries included. Six clients write
+all the time and give up waiting for an answer after 2 s. Machines are network namespaces on one machine with %d processors; their cards
+and switches are in user space. Made by
+
+%s
+
+%s
+`, runtime.NumCPU(), fmt.Sprintf("```\nDW_SAMPLES=%d DW_UPDATE=1 go test ./test/e2e -run 'TestMeasured$' -v -timeout 0\n```", samples), table)
+	if err := os.WriteFile("../../docs/measured.md", []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+}
+
+// sample does one fault and waits for everything to be well again.
+func (l *lab) sample(t *testing.T, ld *load, hit func(*testing.T, *lab, string) func()) (took time.Duration, changed bool) {
+	t.Helper()
+	healthy(t, l.sys)
+	waitTakeoverReady(t)
+	ld.flows(t, 20*time.Second)
+	prim := primary(t, l.sys)
+	at := time.Now()
+	repair := hit(t, l, prim)
+	first, ok := ld.waitAckAfter(t.Context(), at, 90*time.Second)
+	if !ok {
+		t.Fatalf("no commit was acknowledged:\n%s", timeline(l.sys, at.Add(-time.Second), time.Now()))
+	}
+	took = first.Sub(at)
+	if os.Getenv("DW_TIMELINES") != "" {
+		t.Logf("%v:\n%s", took, timeline(l.sys, at.Add(-500*time.Millisecond), first.Add(100*time.Millisecond)))
+	}
+	repair()
+	healthy(t, l.sys)
+	return took, primary(t, l.sys) != prim
+}
+
+func crash(t *testing.T, l *lab, prim string) func() {
+	kill(t, l.sys, prim)
+	return func() {}
+}
+
+func loseMachine(t *testing.T, l *lab, prim string) func() {
+	m := l.of(prim)
+	a, b := m.inner.fail(t, silent), m.outer.fail(t, silent)
+	kill(t, l.sys, "W_"+prim, prim)
+	return func() {
+		a()
+		b()
+		if err := l.sys.Start("W_" + prim); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func losePrimaryCard(t *testing.T, l *lab, prim string) func() {
+	return l.of(prim).inner.fail(t, unplugged)
+}
+
+func loseStandby(t *testing.T, l *lab, prim string) func() {
+	return loseMachine(t, l, standbyOf(l.sys, prim))
+}
+
+// measureSwitchovers swaps the roles under clients that retry: they must see no
+// error but those that say so, and all their rows arrive.
+func (l *lab) measureSwitchovers(t *testing.T, ts timesOf, n int) []measure {
+	pauseOf := measure{"switchover: no commit of anybody", ts.name, nil, 0, 500 * time.Millisecond}
+	waitOf := measure{"switchover: one statement", ts.name, nil, 0, 0}
+	p := &patient{done: map[rowKey]bool{}, unexpected: map[string]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for c := range 6 {
+		wg.Go(func() { p.write(ctx, l.sys, 100+c) })
+	}
+	defer wg.Wait()
+	defer cancel()
+	m := monitor(t, l.sys)
+	for range n {
+		healthy(t, l.sys)
+		pause(t.Context(), time.Second)
+		prim := primary(t, l.sys)
+		at := time.Now()
+		p.reset()
+		sctx, stop := context.WithTimeout(t.Context(), 60*time.Second)
+		err := m.Switchover(sctx, l.sys.Group, standbyOf(l.sys, prim))
+		stop()
+		if err != nil {
+			t.Fatalf("switchover: %v\n%s", err, timeline(l.sys, at, time.Now()))
+		}
+		pause(t.Context(), 500*time.Millisecond)
+		gap, longest := p.since(at)
+		pauseOf.got, waitOf.got = append(pauseOf.got, gap), append(waitOf.got, longest)
+		if os.Getenv("DW_TIMELINES") != "" {
+			t.Logf("gap %v, longest statement %v:\n%s", gap, longest, timeline(l.sys, at, time.Now()))
+		}
+	}
+	cancel()
+	wg.Wait()
+	for why, k := range p.unexpected {
+		t.Errorf("a retrying client saw %d times: %s", k, why)
+	}
+	settle(t, l.sys)
+	for _, d := range l.sys.DBs {
+		set, lost := rows(t, l.sys, d.Port), 0
+		for k := range p.done {
+			if !set[k] {
+				lost++
+			}
+		}
+		if lost > 0 {
+			t.Errorf("%s lacks %d of %d acknowledged rows", d.Name, lost, len(p.done))
+		}
+	}
+	return []measure{pauseOf, waitOf}
+}
