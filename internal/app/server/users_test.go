@@ -196,3 +196,23 @@ func TestLoginOverTheNetwork(t *testing.T) {
 		t.Errorf("a start with a mistake in the rules: %v", err)
 	}
 }
+
+// TestSuspendEndsSessions: a database that stays suspended ends its sessions
+// after SESS_FREE_IN_SUSPEND, and again those that connected after that.
+func TestSuspendEndsSessions(t *testing.T) {
+	p := newPair(t)
+	p.open()
+	if err := session.InitSchema(t.Context(), session.FromEngine(p.a.eng), "SYSDBA", "SYSDBA"); err != nil {
+		t.Fatal(err)
+	}
+	p.a.cfg.DM.SessFreeInSuspend = 100 * time.Millisecond
+	p.a.eng.Suspend("a test")
+	for i := range 2 {
+		c := p.client("A", "SYSDBA", "SYSDBA")
+		p.until(fmt.Sprintf("session %d to be ended", i+1), func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			return c.Ping(ctx) != nil
+		})
+	}
+}
