@@ -49,8 +49,9 @@ const (
 
 // Modes are the options of BEGIN and SET TRANSACTION; "" and nil: not given.
 type Modes struct {
-	Isolation string // "read committed", "serializable" ...
-	ReadOnly  *bool
+	Isolation  string // "read committed", "serializable" ...
+	ReadOnly   *bool
+	Concurrent bool // BEGIN CONCURRENT
 }
 
 // Arg is an argument of a procedure call. Exactly one of Param > 0 ($n), Null,
@@ -205,12 +206,12 @@ func (p *parser) parse() (*Statement, error) {
 	case "BEGIN":
 		p.any("TRANSACTION", "WORK", "DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 		p.any("TRANSACTION")
-		return p.modes(&Statement{Kind: Begin, Tag: "BEGIN"})
+		return p.begin(&Statement{Kind: Begin, Tag: "BEGIN"})
 	case "START":
 		if !p.accept("TRANSACTION") {
 			return nil, p.err()
 		}
-		return p.modes(&Statement{Kind: Begin, Tag: "START TRANSACTION"})
+		return p.begin(&Statement{Kind: Begin, Tag: "START TRANSACTION"})
 	case "COMMIT", "END":
 		if p.peek().is("PREPARED") {
 			return unsupported("two-phase commit (COMMIT PREPARED)"), nil
@@ -385,6 +386,14 @@ func (p *parser) finish(st *Statement) (*Statement, error) {
 		}
 	}
 	return p.end(st)
+}
+
+// begin parses the options of BEGIN.
+func (p *parser) begin(st *Statement) (*Statement, error) {
+	if st.Modes.Concurrent = p.accept("CONCURRENT"); st.Modes.Concurrent {
+		p.any("TRANSACTION") // SQLite's place for the word
+	}
+	return p.modes(st)
 }
 
 func (p *parser) modes(st *Statement) (*Statement, error) {

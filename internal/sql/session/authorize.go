@@ -20,6 +20,8 @@ type authRecord struct {
 	denied *sqlapi.Error
 
 	uses     []use
+	unsteady bool     // it uses a function whose value may be another the next time
+	state    bool     // or one that tells, or changes, the state of the connection or session
 	inner    bool     // something was touched inside a view or trigger
 	modifies bool     // rows of the database
 	always   bool     // to be judged at every execution
@@ -165,7 +167,10 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, name3, name4, sche
 	case sqlite3.AUTH_CREATE_VTABLE, sqlite3.AUTH_DROP_VTABLE:
 		return deny("0A000", "virtual tables are not supported")
 	case sqlite3.AUTH_FUNCTION:
-		switch f := strings.ToLower(name4); {
+		f := strings.ToLower(name4)
+		c.rec.unsteady = c.rec.unsteady || unsteady[f]
+		c.rec.state = c.rec.state || stateful[f]
+		switch {
 		case f == "load_extension" || f == "fts3_tokenizer" || f == "writefile" || f == "readfile" || f == "edit":
 			return deny("42501", "permission denied for function "+name4)
 		case f == "nextval" || f == "currval" || f == "setval":

@@ -58,6 +58,9 @@ type Database interface {
 	Mode() base.Mode
 	Status() base.Status
 	NewHandle(readOnly bool) Handle
+	// NewPrivate makes a handle that writes to a hardened snapshot, without the
+	// write lock and for itself alone: it can only roll back.
+	NewPrivate() Handle
 	// LockWrite takes the one write lock for h; while h has it, h reads the
 	// newest pages. Cancelled by ctx.
 	LockWrite(ctx context.Context, h Handle) error
@@ -96,6 +99,7 @@ type Config struct {
 	DatabaseName string              // current_database()
 	MaxSessions  int                 // 10000
 	Readers      int                 // pooled reader connections, 3 per core
+	Concurrent   int                 // concurrent transactions at a time, 32; negative: none
 	WriterCache  int                 // page cache of the writer connection, KB, 32 MB
 	LockTimeout  time.Duration       // wait for the write lock, 10 s
 	IdleInWrite  time.Duration       // a session may hold the write lock idle, 60 s
@@ -116,6 +120,7 @@ type Backend struct {
 
 	files   *sqlitevfs.System
 	readers *pool // on hardened snapshots
+	private *pool // of concurrent transactions
 	empty   *pool // without a database
 	gate    gate  // goes with writer
 	writer  *conn // only touched by the owner of gate
@@ -164,6 +169,9 @@ func New(cfg Config) *Backend {
 	if cfg.WriterCache == 0 {
 		cfg.WriterCache = writerCacheKB
 	}
+	if cfg.Concurrent == 0 {
+		cfg.Concurrent = 32
+	}
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = 10 * time.Second
 	}
@@ -191,6 +199,8 @@ func New(cfg Config) *Backend {
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.mode.Store(uint32(cfg.DB.Mode()))
 	b.readers = newPool(cfg.Readers, func() (*conn, error) { return b.open(readerConn) })
+	b.private = newPool(max(cfg.Concurrent, 0), func() (*conn, error) { return b.open(privateConn) })
+	b.private.overflow, b.private.patience = 0, privatePatience
 	b.empty = newPool(2, func() (*conn, error) { return b.open(emptyConn) })
 	return b
 }
@@ -408,7 +418,7 @@ func (b *Backend) Close(ctx context.Context, reason string) error {
 		err = b.writer.close()
 		b.writer = nil
 	}
-	err = errors.Join(err, b.readers.close(), b.empty.close())
+	err = errors.Join(err, b.readers.close(), b.private.close(), b.empty.close())
 	if b.cfg.Files == nil {
 		b.files.Close()
 	}

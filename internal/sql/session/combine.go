@@ -34,10 +34,12 @@ const (
 	commonPatience = 100 * time.Millisecond
 )
 
-// job is a statement that waits for the write lock; the session that waits with
-// it does not touch it until then.
+// job is a statement, or the commit of a concurrent transaction, that waits for
+// the write lock; the session that waits with it does not touch it until then.
 type job struct {
-	p     *Portal
+	s     *Session
+	p     *Portal    // the statement; nil: rec
+	rec   *recording // the transaction
 	quick bool
 	state atomic.Uint32
 
@@ -70,7 +72,7 @@ func (st *Stmt) shared() bool {
 	return false
 }
 
-func newJob(p *Portal) *job { return &job{p: p, quick: p.st.p.quick()} }
+func newJob(p *Portal) *job { return &job{s: p.s, p: p, quick: p.st.p.quick()} }
 
 // quick guesses whether a statement takes little time: by the last time, and
 // the first time only for an INSERT of values.
@@ -88,14 +90,14 @@ func (p *parsed) quick() bool {
 func (b *Backend) runJobs(own *job) {
 	own.state.Store(jobTaken)
 	landed := b.cfg.DB.Flight()
-	c, err := own.p.s.lockStore(nil)
+	c, err := own.s.lockStore(nil)
 	if err != nil {
 		own.err = err
 		b.gate.unlock()
 		return
 	}
 	if !own.quick || landed == nil && !b.gate.company() {
-		own.run(c)
+		own.alone(c)
 		own.lsn = b.release(c)
 		b.gate.unlock()
 		return
@@ -116,10 +118,25 @@ func (b *Backend) runJobs(own *job) {
 	}
 }
 
-// run executes the job in the transaction under way, or as one of its own.
+// alone executes the job as a transaction of its own.
+func (j *job) alone(c *conn) {
+	if j.rec == nil {
+		j.run(c)
+		return
+	}
+	c.use(j.s)
+	j.err = j.s.wholly(c, j.rec)
+}
+
+// run executes the job in the transaction under way; without one, a statement
+// commits by itself.
 func (j *job) run(c *conn) {
+	c.use(j.s)
+	if j.rec != nil {
+		j.err = j.s.within(c, j.rec)
+		return
+	}
 	start := time.Now()
-	c.use(j.p.s)
 	j.rows, j.n, j.err = j.p.exec(c)
 	j.p.st.p.took.Store(max(1, int64(time.Since(start))))
 }
@@ -171,12 +188,12 @@ func (b *Backend) oneByOne(queue []waiter) {
 		if j.state.Load() != jobTaken && !j.take() {
 			continue
 		}
-		c, err := j.p.s.lockStore(nil)
+		c, err := j.s.lockStore(nil)
 		if err != nil {
 			j.rows, j.err = nil, err
 			continue
 		}
-		j.run(c)
+		j.alone(c)
 		j.lsn = b.release(c)
 	}
 }

@@ -20,9 +20,10 @@ import (
 type connKind uint8
 
 const (
-	readerConn connKind = iota // read only
-	writerConn                 // goes with the write lock, or is owned by a session with TEMP objects
-	emptyConn                  // no database: V$ views only
+	readerConn  connKind = iota // read only
+	writerConn                  // goes with the write lock, or is owned by a session with TEMP objects
+	emptyConn                   // no database: V$ views only
+	privateConn                 // writes to a snapshot, for itself alone: of a concurrent transaction
 )
 
 const (
@@ -54,6 +55,7 @@ type conn struct {
 	seqOwn     map[string]*numbers   // reserved by the transaction under way, for it alone
 	seqChanged map[string]bool       // sequences that it has made, changed or dropped
 	locked     bool                  // it has the write lock
+	trapped    bool                  // the statement used what cannot be repeated: see trap
 	tables     map[string]*tableInfo // by folded name, see table
 	ddl        bool                  // the schema changed in the transaction under way
 	made       uint32                // schema cookie that the cached statements were made for
@@ -87,6 +89,7 @@ type cstmt struct {
 	bound    []sqlapi.Value // its parameters
 
 	sequences []int64 // who must have the right to sequences that it names
+	nature    nature  // 0: not yet known
 }
 
 func (b *Backend) open(kind connKind) (*conn, error) {
@@ -102,6 +105,9 @@ func (b *Backend) open(kind connKind) (*conn, error) {
 	case readerConn:
 		c.h = b.cfg.DB.NewHandle(true)
 		c.db, c.file, err = b.files.Open(context.Background(), c.h, true, readerMemory)
+	case privateConn:
+		c.h = b.cfg.DB.NewPrivate()
+		c.db, c.file, err = b.files.Open(context.Background(), c.h, false, readerMemory)
 	default:
 		cache = b.cfg.WriterCache
 		c.h = b.cfg.DB.NewHandle(false)
@@ -115,6 +121,9 @@ func (b *Backend) open(kind connKind) (*conn, error) {
 		return nil, fmt.Errorf("set up SQL connection: %w", err)
 	}
 	c.internal = false
+	if kind == privateConn {
+		c.db.CommitHook(func() bool { return false }) // it is refused, not lost without a word
+	}
 	return c, nil
 }
 

@@ -11,6 +11,7 @@ type cursor struct {
 	release bool // c goes back to the pool at the end
 	rows    []valueRow
 	err     error
+	step    *step // of a concurrent transaction, that this is
 }
 
 // row returns the next row, nil at the end.
@@ -41,12 +42,18 @@ func (cur *cursor) next() (bool, error) {
 		if cur.c.file != nil {
 			err = cur.s.storeError(cur.c, err)
 		}
+		if cur.step != nil {
+			cur.step.failed(cur.s, err)
+		}
 		return false, err
 	}
 	if more && cur.cs.s.DataCount() != cur.cs.ncols {
 		cur.c.forget(cur.cs)
 		cur.cs = nil
 		return false, planChanged()
+	}
+	if cur.step != nil {
+		cur.step.row(stmtRow{cur.cs.s}, cur.cs.ncols, more)
 	}
 	return more, nil
 }

@@ -25,6 +25,8 @@ type engineDB struct{ Engine }
 
 func (d engineDB) NewHandle(readOnly bool) Handle { return d.Store().NewHandle(readOnly) }
 
+func (d engineDB) NewPrivate() Handle { return d.Store().NewPrivate() }
+
 // HardenedAt tells when the hardened LSN last moved, in Unix nanoseconds; 0: not
 // known.
 func (d engineDB) HardenedAt() int64 {

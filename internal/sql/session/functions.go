@@ -2,12 +2,14 @@ package session
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
+	"datawatch/internal/sql/sqlapi"
 	"datawatch/internal/sql/value"
 )
 
@@ -35,6 +37,15 @@ func (c *conn) functions() error {
 	sessionUser := text(func(s *Session) string { return s.vars.user })
 	database := text(func(s *Session) string { return s.b.cfg.DatabaseName })
 	now := text(func(s *Session) string { return s.now().UTC().Format(timeLayout) })
+	at := func(layout string) f { // SQLite's own are of the statement
+		return func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+			t := time.Now()
+			if s := c.sess.Load(); s != nil {
+				t = s.now()
+			}
+			ctx.ResultText(t.UTC().Format(layout))
+		}
+	}
 	length := func(ctx sqlite3.Context, a ...sqlite3.Value) {
 		if a[0].Type() == sqlite3.NULL {
 			ctx.ResultNull()
@@ -70,9 +81,8 @@ func (c *conn) functions() error {
 			ctx.ResultText(midnight.Age(t).String())
 		}},
 		{"now", 0, inn, now}, {"transaction_timestamp", 0, inn, now}, {"statement_timestamp", 0, inn, now},
-		{"clock_timestamp", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
-			ctx.ResultText(time.Now().UTC().Format(timeLayout))
-		}},
+		{"clock_timestamp", 0, inn, c.drawn("clock_timestamp", func() string { return time.Now().UTC().Format(timeLayout) })},
+		{"current_timestamp", 0, inn, at(time.DateTime)}, {"current_date", 0, inn, at(time.DateOnly)}, {"current_time", 0, inn, at(time.TimeOnly)},
 		{"pg_is_in_recovery", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) { ctx.ResultBool(c.b.standby()) }},
 		{"pg_backend_pid", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
 			if s := c.sess.Load(); s != nil {
@@ -88,13 +98,7 @@ func (c *conn) functions() error {
 		{"set_config", 3, sqlite3.DIRECTONLY, c.setConfig},
 		{"pg_sleep", 1, sqlite3.DIRECTONLY, c.sleep},
 		{"char_length", 1, det, length}, {"character_length", 1, det, length},
-		{"gen_random_uuid", 0, inn, func(ctx sqlite3.Context, _ ...sqlite3.Value) {
-			var u [16]byte
-			rand.Read(u[:])
-			u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-			h := hex.EncodeToString(u[:])
-			ctx.ResultText(h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:])
-		}},
+		{"gen_random_uuid", 0, inn, c.drawn("gen_random_uuid", randomUUID)},
 		{"dw_assign", 3, det, sqlFunction(assign)}, {"dw_check", 3, det, sqlFunction(checkType)}, {"dw_cast", 3, det, sqlFunction(castTo)},
 	} {
 		if err := c.db.CreateFunction(d.name, d.n, d.flag, d.fn); err != nil {
@@ -104,7 +108,71 @@ func (c *conn) functions() error {
 	if err := c.sequenceFunctions(); err != nil {
 		return err
 	}
+	if c.kind == privateConn {
+		if err := c.traps(); err != nil {
+			return err
+		}
+	}
 	return c.pgFunctions()
+}
+
+func randomUUID() string {
+	var u [16]byte
+	rand.Read(u[:])
+	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// drawn makes a function of what cannot be foretold: see draw.
+func (c *conn) drawn(name string, fresh func() string) sqlite3.ScalarFunction {
+	return func(ctx sqlite3.Context, _ ...sqlite3.Value) {
+		v, err := c.draw(name, func() (sqlapi.Value, error) { return textValue(fresh()), nil })
+		if err != nil {
+			ctx.ResultError(err)
+			return
+		}
+		ctx.ResultRawText(v.Bytes)
+	}
+}
+
+// traps replaces SQLite's random functions on a private connection. Where a
+// default or a trigger uses them in a statement that is recorded, which nobody
+// saw when it was prepared, the statement is to be executed with the lock.
+func (c *conn) traps() error {
+	trap := func(fn func(n int64) any) sqlite3.ScalarFunction {
+		return func(ctx sqlite3.Context, a ...sqlite3.Value) {
+			if s := c.sess.Load(); s != nil && s.tx.rec != nil && s.tx.rec.now != nil {
+				c.trapped = true
+				ctx.ResultError(errTrapped)
+				return
+			}
+			n := int64(8)
+			if len(a) > 0 {
+				n = min(max(a[0].Int64(), 1), maxText)
+			}
+			switch v := fn(n).(type) {
+			case int64:
+				ctx.ResultInt64(v)
+			case []byte:
+				ctx.ResultBlob(v)
+			}
+		}
+	}
+	bytes := func(n int64) []byte { b := make([]byte, n); rand.Read(b); return b }
+	for _, f := range []struct {
+		name string
+		n    int
+		fn   sqlite3.ScalarFunction
+	}{
+		{"random", 0, trap(func(int64) any { return int64(binary.LittleEndian.Uint64(bytes(8))) })},
+		{"randomblob", 1, trap(func(n int64) any { return bytes(n) })},
+	} {
+		if err := c.db.CreateFunction(f.name, f.n, sqlite3.INNOCUOUS, f.fn); err != nil {
+			return fmt.Errorf("register function %s: %w", f.name, err)
+		}
+	}
+	return nil
 }
 
 func (c *conn) currentSetting(ctx sqlite3.Context, a ...sqlite3.Value) {

@@ -17,6 +17,8 @@ type Limits struct {
 	IdleInWrite time.Duration // idle with the write lock held: 25P03
 	Idle        time.Duration // idle outside of a transaction: 57P05
 
+	Concurrent bool // plain BEGIN begins a concurrent transaction, where default_transaction_concurrent is not set
+
 	Memory    int64 // bytes a statement may take on its connection, and rows kept for it: 53200
 	TempSpace int64 // bytes of temporary files of all sessions: 53400
 

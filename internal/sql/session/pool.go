@@ -9,10 +9,13 @@ import (
 
 // pool is a LIFO of connections of one kind, so that the warm ones are used.
 // When all are in use a caller waits a moment, then gets an extra connection
-// (slow clients must not block the others), up to overflow times the size.
+// (slow clients must not block the others), up to overflow times the size; where
+// overflow is 0, errPoolBusy.
 type pool struct {
-	open func() (*conn, error)
-	size int
+	open     func() (*conn, error)
+	size     int
+	overflow int
+	patience time.Duration
 
 	mu      sync.Mutex
 	idle    []*conn
@@ -26,9 +29,14 @@ const (
 	poolOverflow = 20
 )
 
-func newPool(size int, open func() (*conn, error)) *pool { return &pool{open: open, size: size} }
+func newPool(size int, open func() (*conn, error)) *pool {
+	return &pool{open: open, size: size, overflow: poolOverflow, patience: poolPatience}
+}
 
-var errPoolClosed = errors.New("the server is shutting down")
+var (
+	errPoolClosed = errors.New("the server is shutting down")
+	errPoolBusy   = errors.New("all connections are in use")
+)
 
 // get returns a connection for use until put or drop.
 func (p *pool) get(ctx context.Context) (*conn, error) {
@@ -47,10 +55,14 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 	if p.inUse < p.size {
 		return p.make()
 	}
+	if p.size == 0 {
+		p.mu.Unlock()
+		return nil, errPoolBusy
+	}
 	w := make(chan *conn, 1)
 	p.waiters = append(p.waiters, w)
 	p.mu.Unlock()
-	patience := time.NewTimer(poolPatience)
+	patience := time.NewTimer(p.patience)
 	defer patience.Stop()
 	for {
 		select {
@@ -72,7 +84,11 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 			return nil, context.Cause(ctx)
 		case <-patience.C:
 			p.mu.Lock()
-			if p.inUse < p.size*poolOverflow && p.remove(w) {
+			if p.overflow == 0 && p.remove(w) {
+				p.mu.Unlock()
+				return nil, errPoolBusy
+			}
+			if p.inUse < p.size*p.overflow && p.remove(w) {
 				return p.make()
 			}
 			p.mu.Unlock()

@@ -212,6 +212,21 @@ func (p *Portal) open() (*cursor, error) {
 		return nil, s.notHere(c, st.p, err)
 	}
 	cur.cs = cs
+	if s.tx.rec != nil && c == s.tx.c {
+		n := c.natureOf(cs, st.p)
+		if n == locking {
+			cur.close()
+			if _, err := s.upgrade(false); err != nil {
+				return nil, err
+			}
+			return p.open()
+		}
+		if n == repeated {
+			cur.step = s.tx.rec.begin(p, false)
+		} else {
+			s.tx.rec.now = nil
+		}
+	}
 	if err := cs.bind(p.params); err != nil {
 		cur.close()
 		return nil, err
@@ -236,6 +251,11 @@ func (s *Session) readConn(st *Stmt) (c *conn, release bool, err error) {
 		}
 		c.use(s)
 		return c, true, nil
+	}
+	if s.tx.concurrent && !st.p.ForUpdate {
+		if c, err := s.apart(); c != nil || err != nil {
+			return c, false, err
+		}
 	}
 	switch {
 	case st.p.ForUpdate:
@@ -326,6 +346,11 @@ func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 		return "", false, s.b.notOpen()
 	}
 	if st.p.Temp {
+		if s.tx.rec != nil {
+			if _, err := s.upgrade(false); err != nil {
+				return "", false, err
+			}
+		}
 		if err := s.ensureOwn(); err != nil {
 			return "", false, err
 		}
@@ -342,6 +367,8 @@ func (p *Portal) write(maxRows int, row func(sqlapi.Row) error) (string, bool, e
 			s.begin(dialect.Modes{}, true)
 		}
 		rows, n, err = p.writeTemp()
+	case s.tx.concurrent && st.repeatable():
+		rows, n, err = p.concurrently()
 	case st.p.Sequences != nil || st.p.Moves && !st.p.Temp:
 		err = s.atomic(st.p.Tag, func(c *conn) (err error) { rows, n, err = p.withSequences(c); return err })
 	case st.records && !s.tx.active && s.simple == 1:

@@ -80,7 +80,11 @@ func (c *conn) sequenceFunctions() error {
 		fn   sqlite3.ScalarFunction
 	}{
 		{"nextval", 1, named("nextval", func(s *Session, name string, _ []sqlapi.Value) (int64, error) {
-			v, err := c.nextval(s, name)
+			x, err := c.draw(name, func() (sqlapi.Value, error) {
+				v, err := c.nextval(s, name)
+				return intValue(v), err
+			})
+			v := x.Int
 			if err == nil {
 				if s.seqs == nil {
 					s.seqs = map[string]int64{}

@@ -40,6 +40,7 @@ type Session struct {
 	named    map[string]*namedCursor // by DECLARE, to the end of the transaction
 	seqs     map[string]int64        // what nextval gave last, for currval
 	lastSeq  string                  // and of which sequence, for lastval
+	again    *step                   // of a concurrent transaction, that is being executed again
 	turn     chan bool               // where the session waits for the write lock; see waiter
 
 	// Interruption.

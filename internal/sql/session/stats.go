@@ -19,7 +19,9 @@ type counters struct {
 	statements, errors   atomic.Int64
 	lockTimeouts, memory atomic.Int64
 	slow                 atomic.Int64
-	commits              metrics.Histogram
+
+	concurrentCommits, conflicts, upgrades, concurrentBusy atomic.Int64 // of concurrent transactions
+	commits                                                metrics.Histogram
 }
 
 // CommitTimes are how long it took from the arrival of a statement that commits
@@ -45,8 +47,13 @@ type Stats struct {
 	Statements, Errors                    int64
 	LockTimeouts, OutOfMemory, Slow       int64 // statements
 	Connections                           int   // of SQLite, open
-	WriterHeld                            bool
-	TempMemory, TempDisk                  int64 // bytes of temporary files
+
+	// Of concurrent transactions: committed, ended by 40001, turned into ordinary
+	// ones, and begun as ordinary ones for want of a connection.
+	ConcurrentCommits, Conflicts, Upgrades, ConcurrentBusy int64
+
+	WriterHeld           bool
+	TempMemory, TempDisk int64 // bytes of temporary files
 }
 
 // Stats counts now.
@@ -54,7 +61,8 @@ func (b *Backend) Stats() Stats {
 	c := &b.counts
 	st := Stats{MaxSessions: b.cfg.MaxSessions, Reserved: b.cfg.Reserved, Opened: c.opened.Load(), Refused: c.refused.Load(), TimedOut: c.timedOut.Load(),
 		Terminated: c.terminated.Load(), Statements: c.statements.Load(), Errors: c.errors.Load(), LockTimeouts: c.lockTimeouts.Load(),
-		OutOfMemory: c.memory.Load(), Slow: c.slow.Load(), Connections: b.readers.count() + b.empty.count(), WriterHeld: b.holder.Load() != nil}
+		OutOfMemory: c.memory.Load(), Slow: c.slow.Load(), Connections: b.readers.count() + b.private.count() + b.empty.count(), WriterHeld: b.holder.Load() != nil,
+		ConcurrentCommits: c.concurrentCommits.Load(), Conflicts: c.conflicts.Load(), Upgrades: c.upgrades.Load(), ConcurrentBusy: c.concurrentBusy.Load()}
 	st.TempMemory, st.TempDisk = b.files.TempBytes()
 	for _, s := range b.list() {
 		tx := s.TxStatus() != sqlapi.TxIdle
@@ -116,6 +124,7 @@ type trxInfo struct {
 	id       uint64 // 0: none
 	start    time.Time
 	iso      string
+	kind     string
 	readOnly bool
 }
 
@@ -126,6 +135,7 @@ type TrxInfo struct {
 	User      string
 	State     string // active, idle, failed
 	Isolation string
+	Kind      string // LOCKING, or CONCURRENT as long as it does without the write lock
 	ReadOnly  bool
 	Start     time.Time
 	Writer    bool // holds the write lock
@@ -136,7 +146,10 @@ type TrxInfo struct {
 func (s *Session) noteTrx() {
 	var t trxInfo
 	if s.tx.active {
-		t = trxInfo{id: s.tx.id, start: s.txTime, iso: s.tx.iso, readOnly: s.tx.readOnly}
+		t = trxInfo{id: s.tx.id, start: s.txTime, iso: s.tx.iso, kind: "LOCKING", readOnly: s.tx.readOnly}
+		if s.tx.concurrent && (s.tx.rec != nil || s.tx.c == nil) {
+			t.kind = "CONCURRENT"
+		}
 	}
 	s.smu.Lock()
 	s.trx = t
@@ -158,7 +171,7 @@ func (b *Backend) Transactions() []TrxInfo {
 		holds := b.holder.Load() == s
 		st := s.TxStatus()
 		s.smu.Lock()
-		t := TrxInfo{ID: s.trx.id, Session: s.id, User: s.info.User, State: "idle", Isolation: s.trx.iso, ReadOnly: s.trx.readOnly,
+		t := TrxInfo{ID: s.trx.id, Session: s.id, User: s.info.User, State: "idle", Isolation: s.trx.iso, Kind: s.trx.kind, ReadOnly: s.trx.readOnly,
 			Start: s.trx.start, Writer: holds, Waiting: s.waiting}
 		switch {
 		case s.active:
@@ -167,7 +180,7 @@ func (b *Backend) Transactions() []TrxInfo {
 			t.State = "failed"
 		}
 		if t.ID == 0 && holds { // a statement on its own
-			t.Start, t.Isolation = s.stmtStart, "read committed"
+			t.Start, t.Isolation, t.Kind = s.stmtStart, "read committed", "LOCKING"
 		}
 		s.smu.Unlock()
 		if t.ID != 0 || holds {

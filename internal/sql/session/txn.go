@@ -25,6 +25,9 @@ type txn struct {
 	readOnly bool
 	ran      bool // a query has run: the isolation level is fixed
 
+	concurrent bool       // it is to do without the write lock until its commit
+	rec        *recording // and does: what it has done so far; c is a private connection
+
 	c      *conn    // where it runs, once it has a connection of its own
 	locked bool     // c has the write lock
 	base   base.LSN // with locked: the newest commit that it could see; 0: all are hardened
@@ -43,13 +46,19 @@ func (t *txn) snapshot() bool {
 func (s *Session) begin(m dialect.Modes, implicit bool) {
 	s.tx = txn{active: true, id: s.b.trxID.Add(1), implicit: implicit, iso: s.vars.get("default_transaction_isolation"),
 		readOnly: s.vars.get("default_transaction_read_only") == "on", vars: s.vars.clone()}
+	if !implicit && m.Isolation == "" && (m.ReadOnly == nil || !*m.ReadOnly) && !s.tx.snapshot() && !s.tx.readOnly && s.defaultConcurrent() && !s.b.noWrites() {
+		m.Concurrent = true
+	}
 	s.setModes(m)
 	s.setStatus()
 }
 
 func (s *Session) setModes(m dialect.Modes) {
 	if m.Isolation != "" {
-		s.tx.iso = m.Isolation
+		s.tx.iso, s.tx.concurrent = m.Isolation, false
+	}
+	if m.Concurrent {
+		s.tx.iso, s.tx.concurrent = serializable, true
 	}
 	if m.ReadOnly != nil {
 		s.tx.readOnly = *m.ReadOnly
@@ -247,9 +256,27 @@ func (s *Session) writeTx(noWait bool) (*conn, error) {
 	if s.tx.locked {
 		return s.tx.c, nil
 	}
+	if s.tx.rec != nil {
+		return s.upgrade(noWait)
+	}
 	if s.tx.c != nil && s.tx.c != s.own { // a pinned snapshot cannot write
 		return nil, readOnlyError("", "")
 	}
+	c, err := s.beginWrite(noWait)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range s.tx.saves {
+		if err := c.run("SAVEPOINT " + dialect.QuoteName(n)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// beginWrite takes the write lock for the session's transaction and begins on the
+// newest state.
+func (s *Session) beginWrite(noWait bool) (*conn, error) {
 	c, err := s.lockWrite(s.own, noWait)
 	if err != nil {
 		return nil, err
@@ -263,10 +290,8 @@ func (s *Session) writeTx(noWait bool) (*conn, error) {
 		return nil, err
 	}
 	s.tx.c, s.tx.locked, s.tx.base, s.tx.ddl = c, true, last, base.LSN(s.b.ddlLSN.Load())
-	for _, n := range s.tx.saves {
-		if err := c.run("SAVEPOINT " + dialect.QuoteName(n)); err != nil {
-			return nil, err
-		}
+	if s.tx.concurrent {
+		s.noteTrx() // it has come to nothing
 	}
 	return c, nil
 }
@@ -339,6 +364,8 @@ func (s *Session) giveBack(c *conn) {
 	case c == s.own:
 	case c.kind == emptyConn:
 		s.b.empty.put(c)
+	case c.kind == privateConn:
+		s.b.private.put(c)
 	default:
 		s.b.readers.put(c)
 	}
@@ -369,6 +396,9 @@ func (s *Session) ensureOwn() error {
 func (s *Session) commit() error {
 	s.closeCursors()
 	t := s.tx
+	if t.rec != nil {
+		return s.commitConcurrent()
+	}
 	if t.c != nil && !t.locked {
 		err := t.c.run("COMMIT")
 		if err != nil {
@@ -419,7 +449,7 @@ func (s *Session) releaseTx() {
 		return
 	}
 	locked := s.tx.locked
-	s.tx.c, s.tx.locked = nil, false
+	s.tx.c, s.tx.locked, s.tx.rec = nil, false, nil
 	if locked {
 		s.unlockWrite(c)
 		return
@@ -453,6 +483,7 @@ func (s *Session) savepoint(name string) error {
 			return err
 		}
 	}
+	s.tx.rec.mark("SAVEPOINT ", name)
 	s.tx.saves = append(s.tx.saves, name)
 	return nil
 }
@@ -480,6 +511,7 @@ func (s *Session) release(name string) error {
 			return err
 		}
 	}
+	s.tx.rec.mark("RELEASE ", name)
 	s.tx.saves = s.tx.saves[:i]
 	return nil
 }
@@ -509,6 +541,7 @@ func (s *Session) rollbackTo(name string) error {
 			s.tx.c.mine = nil
 		}
 	}
+	s.tx.rec.mark("ROLLBACK TO ", name)
 	s.tx.saves = s.tx.saves[:i+1]
 	s.tx.failed = false
 	s.setStatus()

@@ -71,7 +71,11 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		}
 		if s.tx.active {
 			s.tx.implicit = false // what the series did so far belongs to it
-			s.setModes(st.Modes)
+			m := st.Modes
+			if m.Concurrent && s.tx.ran { // with the lock that it has, or before it could
+				m.Concurrent, m.Isolation = false, serializable
+			}
+			s.setModes(m)
 			s.setStatus()
 			return st.Tag, nil
 		}
@@ -126,6 +130,9 @@ func (s *Session) utility(p *Portal, row func(sqlapi.Row) error) (tag string, er
 		return st.Tag, s.set(st)
 	case dialect.Reset:
 		if st.Name == "ALL" {
+			if err := s.steady("all"); err != nil {
+				return "", err
+			}
 			s.vars.resetAll(s.changed)
 			return st.Tag, nil
 		}
@@ -227,7 +234,7 @@ func (s *Session) commitStmt(st *parsed) (string, error) {
 // chain is how the next transaction of AND CHAIN begins.
 func (s *Session) chain(st *parsed) dialect.Modes {
 	ro := s.tx.readOnly
-	return dialect.Modes{Isolation: s.tx.iso, ReadOnly: &ro}
+	return dialect.Modes{Isolation: s.tx.iso, ReadOnly: &ro, Concurrent: s.tx.concurrent}
 }
 
 func (s *Session) inBlock() bool { return s.tx.active && !s.tx.implicit }

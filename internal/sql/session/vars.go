@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"datawatch/internal/sql/dialect"
 	"datawatch/internal/sql/sqlapi"
 )
 
@@ -43,6 +44,7 @@ var variables = map[string]variable{
 	"default_transaction_isolation":  {def: "read committed", check: isolation},
 	"default_transaction_read_only":  {def: "off", check: boolean},
 	"default_transaction_deferrable": {def: "off", check: boolean},
+	"default_transaction_concurrent": {def: "off", check: boolean},
 	"standard_conforming_strings":    {def: "on", check: only("on")},
 	"bytea_output":                   {def: "hex", check: only("hex")}, "synchronous_commit": {def: "on"},
 	"row_security": {def: "on"}, "check_function_bodies": {def: "on"}, "xmloption": {def: "content"}, "jit": {def: "off"},
@@ -232,7 +234,7 @@ func (s *Session) assign(name, value string, reset, local bool) error {
 			if err != nil {
 				return &sqlapi.Error{Code: "22023", Message: err.Error()}
 			}
-			s.tx.iso = iso
+			s.setModes(dialect.Modes{Isolation: iso})
 		} else {
 			b, err := boolean(value)
 			if err != nil {
@@ -245,6 +247,9 @@ func (s *Session) assign(name, value string, reset, local bool) error {
 	if local && !s.tx.active {
 		s.warn("25P01", "SET LOCAL can only be used in transaction blocks")
 		return nil
+	}
+	if err := s.steady(name); err != nil {
+		return err
 	}
 	var err error
 	if name == "role" || name == "session_authorization" {
@@ -290,6 +295,8 @@ func (s *Session) show(name string) string {
 		if !s.vars.isSet(name) {
 			return onOff(s.b.noWrites())
 		}
+	case "default_transaction_concurrent":
+		return onOff(s.defaultConcurrent())
 	case "transaction_isolation":
 		if s.tx.active {
 			return s.tx.iso

@@ -45,6 +45,8 @@ var (
 	ErrReadOnly = errors.New("database is read only")
 	// ErrNotOwner means a page operation without the lock that it needs.
 	ErrNotOwner = errors.New("operation without the lock it needs")
+	// ErrPrivate means a commit, or the write lock, for a private handle.
+	ErrPrivate = errors.New("a private transaction cannot be committed")
 	// ErrShortRead means a read beyond the end; the buffer's rest is zeroed. It is also io.EOF.
 	ErrShortRead = fmt.Errorf("read beyond the end of the database: %w", io.EOF)
 	// ErrDamaged means a page whose checksum is wrong; the text names file and page.

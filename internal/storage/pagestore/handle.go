@@ -15,6 +15,7 @@ import (
 type Handle struct {
 	s        *Store
 	readOnly bool
+	private  bool // see NewPrivate
 	level    int
 	snap     *snap // pinned from LockShared up
 	expired  bool  // snap lost its right to be read: see UnlockWrite
@@ -43,6 +44,26 @@ func (s *Store) NewHandle(readOnly bool) *Handle {
 	return &Handle{s: s, readOnly: readOnly, dirty: map[uint32][]byte{}, ctx: context.Background()}
 }
 
+// privatePages of a private transaction are in memory, the others in the spill file.
+const privatePages = 256
+
+// NewPrivate makes a handle whose transactions change a hardened snapshot, for
+// themselves alone: they need no write lock, read nothing that is not hardened
+// (G2), and can only be rolled back.
+func (s *Store) NewPrivate() *Handle {
+	h := s.NewHandle(false)
+	h.private = true
+	return h
+}
+
+// room is how many pages of a transaction the handle may have in memory.
+func (h *Handle) room() int {
+	if h.private {
+		return min(privatePages, h.s.memPages)
+	}
+	return h.s.memPages
+}
+
 // SetContext sets the context under which Sync waits for log space; nil means Background.
 func (h *Handle) SetContext(ctx context.Context) {
 	if ctx == nil {
@@ -54,7 +75,7 @@ func (h *Handle) SetContext(ctx context.Context) {
 // Lock raises the lock to level. LockShared pins a snapshot: the newest state
 // for the owner of the write lock, the newest hardened one for anybody else
 // (G2). LockReserved and above need the write lock (ErrBusy without it) and the
-// newest state (ErrBusySnapshot); they never wait.
+// newest state (ErrBusySnapshot), but for a private handle; they never wait.
 func (h *Handle) Lock(level int) error {
 	if h.level >= level {
 		return nil
@@ -85,10 +106,11 @@ func (h *Handle) Lock(level int) error {
 		s.mu.Lock()
 		stale := h.snap.lsn != s.newest.lsn
 		s.mu.Unlock()
-		if stale {
+		switch {
+		case h.private:
+		case stale:
 			return ErrBusySnapshot
-		}
-		if !own {
+		case !own:
 			return ErrBusy
 		}
 		h.npages, h.minPages = h.snap.npages, h.snap.npages
@@ -101,14 +123,17 @@ func (h *Handle) Lock(level int) error {
 // Unlock lowers the lock to level. From LockReserved it ends the transaction:
 // published when CommitPhaseTwo was seen, rolled back otherwise. An error means
 // that a commit could not be published and was rolled back; that happens only to
-// callers that skip Sync.
+// callers that skip Sync, and to private handles, which cannot commit.
 func (h *Handle) Unlock(level int) error {
 	if h.level <= level {
 		return nil
 	}
 	var err error
 	if h.level >= LockReserved && level < LockReserved {
-		if h.commit {
+		if h.commit && h.private {
+			err = ErrPrivate
+			h.discard()
+		} else if h.commit {
 			err = h.publish()
 		} else {
 			h.discard()
@@ -231,7 +256,7 @@ func (h *Handle) WriteAt(b []byte, off int64) (int, error) {
 	p := uint32(off/int64(s.ps)) + 1
 	d := h.dirty[p]
 	if d == nil {
-		if len(h.dirty) >= s.memPages || h.slots != nil && h.slots.get(p) != 0 {
+		if len(h.dirty) >= h.room() || h.slots != nil && h.slots.get(p) != 0 {
 			if err := h.writeSpilled(p, b); err != nil {
 				return 0, err
 			}
@@ -291,7 +316,11 @@ func (h *Handle) Size() (int64, error) {
 // Sync does everything of a commit that can fail: it compares the pages with
 // their last versions, encodes the PTX and reserves log space for it
 // (Committer.Reserve, whose errors it returns). Call it after the last WriteAt.
+// Of a private transaction there is nothing to prepare.
 func (h *Handle) Sync() error {
+	if h.private {
+		return nil // SQLite syncs after a rollback too
+	}
 	if h.level < LockReserved || h.prepared {
 		return nil
 	}
@@ -385,7 +414,9 @@ func (h *Handle) discard() {
 	}
 	h.abandon()
 	h.reset()
-	h.s.rolledBack.Add(1)
+	if !h.private {
+		h.s.rolledBack.Add(1)
+	}
 }
 
 func (h *Handle) reset() {

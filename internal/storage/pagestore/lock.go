@@ -15,6 +15,9 @@ func (s *Store) LockWrite(ctx context.Context, h *Handle) error {
 	if h.readOnly {
 		return ErrReadOnly
 	}
+	if h.private {
+		return ErrPrivate
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -109,6 +109,98 @@ func TestLostUpdate(t *testing.T) {
 	}
 }
 
+// TestPrivate: a private handle changes a hardened snapshot for itself alone,
+// beside the owner of the write lock, and cannot commit (G2).
+func TestPrivate(t *testing.T) {
+	s, l, _ := newStore(t, 1<<20)
+	page := func(n byte) []byte { b := make([]byte, testPS); b[0] = n; return b }
+	read := func(h *Handle, at int64) byte {
+		b := make([]byte, 1)
+		if _, err := h.ReadAt(b, at*testPS); err != nil && !errors.Is(err, ErrShortRead) {
+			t.Fatal(err)
+		}
+		return b[0]
+	}
+	w, r := s.NewHandle(false), s.NewHandle(true)
+	begin(t, s, w)
+	if _, err := w.WriteAt(page(1), testPS); err != nil {
+		t.Fatal(err)
+	}
+	end(t, s, w, true)
+	s.SetHardened(w.LastCommit())
+	begin(t, s, w)
+	if _, err := w.WriteAt(page(2), testPS); err != nil {
+		t.Fatal(err)
+	}
+	end(t, s, w, true) // not hardened
+	begin(t, s, w)     // the lock is taken
+
+	p, q := s.NewPrivate(), s.NewPrivate()
+	for _, h := range []*Handle{p, q} {
+		if err := errors.Join(h.Lock(LockShared), h.Lock(LockReserved), h.Lock(LockExclusive)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(p, 1); got != 1 {
+		t.Errorf("it reads %d, which is not hardened", got)
+	}
+	const many = privatePages + 20 // some are in the spill file
+	for i := range int64(many) {
+		_, err := p.WriteAt(page(7), (1+i)*testPS)
+		_, err2 := q.WriteAt(page(8), (1+i)*testPS)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Lock(LockShared); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(many) {
+		if a, b := read(p, 1+i), read(q, 1+i); a != 7 || b != 8 {
+			t.Fatalf("page %d: %d and %d", i, a, b)
+		}
+		if got := read(r, 1+i); got == 7 || got == 8 {
+			t.Fatalf("page %d: others read %d", i, got)
+		}
+	}
+	if s.Stats().SpillBytes == 0 {
+		t.Error("nothing is in the spill file")
+	}
+	_, err := w.WriteAt(page(3), testPS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end(t, s, w, true)
+	last := l.last
+	if err := p.Sync(); err != nil {
+		t.Error(err)
+	}
+	p.CommitPhaseTwo()
+	if err := p.Unlock(LockShared); !errors.Is(err, ErrPrivate) {
+		t.Errorf("a commit: %v", err)
+	}
+	if err := q.Unlock(LockNone); err != nil {
+		t.Error(err)
+	}
+	if err := s.LockWrite(context.Background(), p); !errors.Is(err, ErrPrivate) {
+		t.Errorf("the write lock: %v", err)
+	}
+	if got := read(p, 1); got != 1 {
+		t.Errorf("afterwards it reads %d", got)
+	}
+	if err := errors.Join(p.Close(), q.Close(), r.Close()); err != nil {
+		t.Error(err)
+	}
+	if st := s.Stats(); st.SpillBytes != 0 || l.last != last || st.RolledBack != 0 || s.Owned() {
+		t.Errorf("%+v, LSN %d after %d", st, l.last, last)
+	}
+	begin(t, s, w)
+	if got := read(w, 1); got != 3 {
+		t.Errorf("the newest is %d", got)
+	}
+	end(t, s, w, false)
+}
+
 // TestG2: below the write lock only hardened states are seen.
 func TestG2(t *testing.T) {
 	s, _, _ := newStore(t, -1)
