@@ -55,6 +55,8 @@ type DM struct {
 	RlogCompress        bool          `ini:"RLOG_COMPRESS"`
 	LockTimeout         time.Duration `ini:"LOCK_TIMEOUT"`         // 0 no limit
 	IdleInTranTimeout   time.Duration `ini:"IDLE_IN_TRAN_TIMEOUT"` // 0 no limit
+	ConcurrentTrx       bool          `ini:"CONCURRENT_TRX"`
+	ConcurrentTrxNum    int           `ini:"CONCURRENT_TRX_NUM"`   // 0 none
 	IdleSessionTimeout  time.Duration `ini:"IDLE_SESSION_TIMEOUT"` // 0 no limit
 	StatementTimeout    time.Duration `ini:"STATEMENT_TIMEOUT"`    // 0 no limit
 	SlowSQLTime         time.Duration `ini:"SLOW_SQL_TIME"`        // 0 off

@@ -40,10 +40,12 @@ const benchTablePG = "CREATE TABLE dw_bench(id BIGINT GENERATED ALWAYS AS IDENTI
 
 // benchTarget is a running system that pgbench can be pointed at.
 type benchTarget struct {
-	name string
-	conn []string // pgbench connection arguments
-	env  []string
-	stop func(context.Context) error
+	name     string
+	postgres bool
+	conn     []string // pgbench connection arguments
+	env      []string
+	args     []string // of pgbench besides
+	stop     func(context.Context) error
 }
 
 // benchResult is one pgbench run.
@@ -60,12 +62,13 @@ type benchRun struct {
 	title       string
 	clients     []int
 	standbyCost bool // it has one
+	concurrent  bool // also as concurrent transactions
 }
 
 var benchRuns = []benchRun{
 	{key: "insert", script: benchInsert, title: "Single-row insert, commits per second", clients: []int{1, 16, 64}, standbyCost: true},
 	{key: "select", script: benchSelect, title: "Select of one row by primary key, per second", clients: []int{1, 16, 64}},
-	{key: "tpcb", builtin: "tpcb-like", title: "pgbench's TPC-B-like transaction (scale 10), per second", clients: []int{1, 16}, standbyCost: true},
+	{key: "tpcb", builtin: "tpcb-like", title: "pgbench's TPC-B-like transaction (scale 10), per second", clients: []int{1, 16}, standbyCost: true, concurrent: true},
 	{key: "scan", script: benchScan, title: "Aggregates over a table of one million rows, per second", clients: []int{1}},
 }
 
@@ -144,6 +147,9 @@ func (b benchRun) measure(ctx context.Context, o BenchOptions, targets []benchTa
 		}
 		what = []string{"-f", file}
 	}
+	if b.concurrent {
+		targets = append(slices.Clone(targets), concurrently(targets[0]))
+	}
 	res := make(rates, len(targets))
 	for i := range res {
 		res[i] = map[int][]float64{}
@@ -187,8 +193,11 @@ func (b benchRun) print(out io.Writer, targets []benchTarget, res rates, o Bench
 	if b.standbyCost {
 		row("cost of the realtime standby", func(c int) string { return fmt.Sprintf("%.1f%%", 100*(1-ratio(res[0][c], res[1][c]))) })
 	}
-	if len(targets) > 2 {
-		row("with standby / PostgreSQL with standby", func(c int) string { return fmt.Sprintf("%.2fx", ratio(res[0][c], res[2][c])) })
+	if i := slices.IndexFunc(targets, func(t benchTarget) bool { return t.postgres }); i >= 0 {
+		row("with standby / PostgreSQL with standby", func(c int) string { return fmt.Sprintf("%.2fx", ratio(res[0][c], res[i][c])) })
+		if n := len(targets) - 1; b.concurrent {
+			row("concurrent / PostgreSQL with standby", func(c int) string { return fmt.Sprintf("%.2fx", ratio(res[n][c], res[i][c])) })
+		}
 	}
 	fmt.Fprintln(out)
 }
@@ -206,6 +215,16 @@ func median(x []float64) float64 {
 	x = slices.Sorted(slices.Values(x))
 	n := len(x)
 	return (x[n/2] + x[(n-1)/2]) / 2
+}
+
+// concurrently is a target whose transactions do without the write lock until
+// their COMMIT. One that meets another is run again by pgbench, which needs to be
+// told so.
+func concurrently(t benchTarget) benchTarget {
+	t.name = "Datawatch, one standby, concurrent trx."
+	t.env = append(slices.Clone(t.env), "PGOPTIONS=-c default_transaction_concurrent=on")
+	t.args = []string{"--max-tries=100"}
+	return t
 }
 
 // benchTargets starts the systems; those started are returned even on error.
@@ -278,7 +297,7 @@ var (
 // run is one pgbench run; failed transactions are an error.
 func (t benchTarget) run(ctx context.Context, what []string, clients, seconds int) (benchResult, error) {
 	args := append([]string{"-n", "-M", "prepared", "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(clients, 2)), "-T", strconv.Itoa(seconds)}, what...)
-	args = append(args, t.conn...)
+	args = append(append(args, t.args...), t.conn...)
 	cmd := exec.CommandContext(ctx, "pgbench", args...)
 	cmd.Env = append(os.Environ(), t.env...)
 	b, err := cmd.CombinedOutput()

@@ -113,7 +113,7 @@ func startPostgres(ctx context.Context, dir string, port int) (*benchTarget, err
 	}); err != nil {
 		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
-	return &benchTarget{name: "PostgreSQL, one synchronous standby",
+	return &benchTarget{name: "PostgreSQL, one synchronous standby", postgres: true,
 		conn: []string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "bench", "postgres"},
 		env:  []string{"PGSSLMODE=disable"}, stop: stop}, nil
 }

@@ -23,9 +23,19 @@ func (s *Server) limits() session.Limits {
 		Lock:        in("LOCK_TIMEOUT", time.Millisecond),
 		IdleInWrite: in("IDLE_IN_TRAN_TIMEOUT", time.Second),
 		Idle:        in("IDLE_SESSION_TIMEOUT", time.Second),
+		Concurrent:  s.para.bool("CONCURRENT_TRX"),
 		Memory:      s.para.number("STMT_MEM_LIMIT") << 20,
 		TempSpace:   s.para.number("TEMP_SPACE_LIMIT") << 20,
 		Slow:        in("SLOW_SQL_TIME", time.Millisecond),
 		SlowParams:  s.para.bool("SLOW_SQL_PARAMS"),
 	}
+}
+
+// concurrentTrx is CONCURRENT_TRX_NUM as package session takes it, where 0 is the
+// default.
+func concurrentTrx(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
 }

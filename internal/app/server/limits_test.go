@@ -66,7 +66,7 @@ func TestLimitsFollowParameters(t *testing.T) {
 	for _, x := range []struct {
 		scope       int
 		name, value string
-	}{{0, "idle_session_timeout", "7"}, {1, "STATEMENT_TIMEOUT", "1500"}, {0, "LOCK_TIMEOUT", "0"}, {0, "SLOW_SQL_TIME", "20"}} {
+	}{{0, "idle_session_timeout", "7"}, {1, "STATEMENT_TIMEOUT", "1500"}, {0, "LOCK_TIMEOUT", "0"}, {0, "CONCURRENT_TRX", "1"}, {0, "SLOW_SQL_TIME", "20"}} {
 		if err := s.SetPara(ctx, x.scope, x.name, x.value); err != nil {
 			t.Fatal(err)
 		}
@@ -75,6 +75,9 @@ func TestLimitsFollowParameters(t *testing.T) {
 	want("changed", func(l session.Limits) time.Duration { return l.Statement }, 1500*time.Millisecond)
 	want("changed", func(l session.Limits) time.Duration { return l.Lock }, 0)
 	want("changed", func(l session.Limits) time.Duration { return l.Slow }, 20*time.Millisecond)
+	if !s.sess.Limits().Concurrent {
+		t.Error("CONCURRENT_TRX is not in effect")
+	}
 	if err := s.SetPara(ctx, 0, "LOCK_TIMEOUT", ""); err != nil {
 		t.Fatal(err)
 	}

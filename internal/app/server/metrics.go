@@ -61,6 +61,7 @@ var Metrics = []admin.Metric{
 	{Name: "dw_statements_total", Type: "counter", Help: "Statements run."},
 	{Name: "dw_statement_errors_total", Type: "counter", Help: "Statements that failed."},
 	{Name: "dw_slow_statements_total", Type: "counter", Help: "Statements that took longer than SLOW_SQL_TIME."},
+	{Name: "dw_concurrent_transactions_total", Type: "counter", Labels: "outcome", Help: "Concurrent transactions that wrote: committed; conflict (40001); upgraded, which took the write lock before their COMMIT; busy, which took it with their first statement for want of a connection (CONCURRENT_TRX_NUM)."},
 	{Name: "dw_lock_timeouts_total", Type: "counter", Help: "Statements that waited too long for the write lock (55P03)."},
 	{Name: "dw_out_of_memory_total", Type: "counter", Help: "Statements that reached their memory limit (53200)."},
 	{Name: "dw_write_lock_held", Type: "gauge", Help: "1 while a session holds the write lock."},
@@ -210,6 +211,9 @@ func (s *Server) collectSessions(e admin.Emit) {
 	e.Value("dw_statements_total", float64(st.Statements))
 	e.Value("dw_statement_errors_total", float64(st.Errors))
 	e.Value("dw_slow_statements_total", float64(st.Slow))
+	for outcome, n := range map[string]int64{"committed": st.ConcurrentCommits, "conflict": st.Conflicts, "upgraded": st.Upgrades, "busy": st.ConcurrentBusy} {
+		e.Value("dw_concurrent_transactions_total", float64(n), outcome)
+	}
 	e.Value("dw_lock_timeouts_total", float64(st.LockTimeouts))
 	e.Value("dw_out_of_memory_total", float64(st.OutOfMemory))
 	e.Bool("dw_write_lock_held", st.WriterHeld)

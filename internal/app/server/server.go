@@ -249,7 +249,8 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 	s.sess = session.New(session.Config{DB: session.FromEngine(s.eng), Admin: s, Log: s.log, Files: files,
 		WriterCache:  shareMemory(cfg.DM.MemoryLimit, cfg.DM.Buffer, cfg.DM.RedosBufSize).writerCache,
 		DatabaseName: s.eng.Control().DBName, MaxSessions: cfg.DM.MaxSessions, Reserved: cfg.DM.ReservedSessions, SlowLog: o.SlowLog,
-		Clock: s.clock, Login: s.loginPolicy, Rules: rules.Rules})
+		Concurrent: concurrentTrx(cfg.DM.ConcurrentTrxNum),
+		Clock:      s.clock, Login: s.loginPolicy, Rules: rules.Rules})
 	undo = append(undo, s.closeSessions)
 	s.sess.SetLimits(s.limits())
 	s.dw = newDWPort(s, s.clock, s.log)

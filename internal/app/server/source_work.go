@@ -12,7 +12,7 @@ func (v source) Trx() []views.TrxRow {
 	var out []views.TrxRow
 	for _, t := range v.s.sess.Transactions() {
 		r := views.TrxRow{ID: t.ID, Status: strings.ToUpper(t.State), Isolation: t.Isolation, ReadOnly: t.ReadOnly, SessID: int64(t.Session),
-			User: t.User, Start: t.Start, Writer: t.Writer, Waiting: t.Waiting}
+			Kind: t.Kind, User: t.User, Start: t.Start, Writer: t.Writer, Waiting: t.Waiting}
 		if !t.Start.IsZero() {
 			r.Seconds = int64(time.Since(t.Start) / time.Second)
 		}

@@ -42,6 +42,7 @@ type TrxRow struct {
 	Seconds   int64     `col:"SECONDS,BIGINT" doc:"How long ago that was."`
 	Writer    bool      `col:"WRITER,VARCHAR(8)" doc:"Whether it holds the write lock, so that other writers wait for it: TRUE or FALSE."`
 	Waiting   string    `col:"WAITING,VARCHAR(32)" null:"zero" doc:"What it waits for (V$SESSIONS.WAIT_EVENT); NULL: nothing."`
+	Kind      string    `col:"KIND,VARCHAR(12)" doc:"CONCURRENT: a concurrent transaction that does without the write lock until its COMMIT; LOCKING: any other."`
 }
 
 // LockRow is a row of V$LOCK.
