@@ -8,6 +8,9 @@
 //     its page cache stays warm from commit to commit. The first writing
 //     statement of a transaction takes the lock (first come, first served) on a
 //     fresh snapshot and keeps it to the end.
+//   - A concurrent transaction has a private connection, which writes to a hardened
+//     snapshot for itself alone, and takes the lock at its COMMIT only, to do
+//     again there what it has recorded (concurrent.go).
 //   - Other statements run on pooled reader connections, each on the newest
 //     hardened snapshot. SERIALIZABLE READ ONLY transactions and suspended
 //     portals pin one.
