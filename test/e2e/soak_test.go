@@ -157,7 +157,7 @@ func (s *soak) statement(ctx context.Context, c *pgconn.PgConn, client int) erro
 			"CREATE TEMP TABLE IF NOT EXISTS mine(a INT); INSERT INTO mine VALUES (1); DELETE FROM mine", "SELECT nosuch FROM soak", "SELECT relname FROM pg_class"}[rand.IntN(7)])
 	}
 	id := s.next.Add(1)
-	switch rand.IntN(12) {
+	switch rand.IntN(14) {
 	case 0:
 		rows := strings.NewReader(copyRows(&s.next, client, 50))
 		_, err := c.CopyFrom(ctx, rows, "COPY soak FROM STDIN")
@@ -172,6 +172,15 @@ func (s *soak) statement(ctx context.Context, c *pgconn.PgConn, client int) erro
 		return run(fmt.Sprintf("WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 500) UPDATE soak SET v = printf('%%.*c', 200, 'y'), n = n + 1 WHERE client = %d AND n < 5", client))
 	case 5:
 		return run("BEGIN; SELECT count(*) FROM soak FOR UPDATE; ROLLBACK")
+	case 7: // conflicts with what others do now and then, which leaves it to be rolled back
+		err := run(fmt.Sprintf("BEGIN CONCURRENT; SELECT count(*) FROM soak WHERE client = %d; INSERT INTO soak VALUES (%d, %d, 'concurrent', 1); SAVEPOINT a; "+
+			"UPDATE soak SET n = n + 1 WHERE client = %[3]d; ROLLBACK TO a; COMMIT", rand.IntN(7), id, client))
+		if err != nil {
+			_ = run("ROLLBACK")
+		}
+		return err
+	case 8:
+		return run(fmt.Sprintf("BEGIN CONCURRENT; UPDATE soak SET n = n + 1 WHERE client = %d; DELETE FROM soak WHERE client = %[1]d AND id < %d; LOCK TABLE soak; COMMIT", client, id-2000))
 	case 6:
 		res := c.ExecParams(ctx, "SELECT id, v FROM soak WHERE client = $1 ORDER BY id DESC LIMIT 20", [][]byte{[]byte(strconv.Itoa(client))}, nil, nil, []int16{1}).Read()
 		return res.Err
