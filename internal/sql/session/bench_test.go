@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,6 +33,71 @@ func BenchmarkSelect(b *testing.B) {
 			e.client().exec("create table t(id integer primary key, v text); with recursive s(i) as (select 1 union all select i+1 from s where i<100000) insert into t select i, 'row' from s")
 			each(b, e, n, "select v from t where id=$1", func(i int) []sqlapi.Value { return []sqlapi.Value{val(i%100000 + 1)} })
 		})
+	}
+}
+
+// BenchmarkTPCB: pgbench's TPC-B-like transaction (scale 1), prepared, with no
+// disk, no network and no other work between its statements: what its kinds cost
+// the processor.
+func BenchmarkTPCB(b *testing.B) {
+	sqls := []string{"", "update pgbench_accounts set abalance = abalance + $1 where aid = $2", "select abalance from pgbench_accounts where aid = $1",
+		"update pgbench_tellers set tbalance = tbalance + $1 where tid = $2", "update pgbench_branches set bbalance = bbalance + $1 where bid = $2",
+		"insert into pgbench_history (tid, bid, aid, delta, mtime) values ($1, $2, $3, $4, current_timestamp)", "commit"}
+	for _, begin := range []string{"begin", "begin concurrent"} {
+		for _, n := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/%d", begin, n), func(b *testing.B) {
+				e := newEnv(b)
+				e.client().exec(`create table pgbench_history(tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
+					create table pgbench_tellers(tid int not null primary key, bid int, tbalance int, filler char(84));
+					create table pgbench_accounts(aid int not null primary key, bid int, abalance int, filler char(84));
+					create table pgbench_branches(bid int not null primary key, bbalance int, filler char(88));
+					with recursive g(i) as (select 1 union all select i + 1 from g where i < 100000) insert into pgbench_accounts select i, 1, 0, '' from g;
+					with recursive g(i) as (select 1 union all select i + 1 from g where i < 10) insert into pgbench_tellers select i, 1, 0, '' from g;
+					insert into pgbench_branches values(1, 0, '')`)
+				ctx := context.Background()
+				var wg sync.WaitGroup
+				b.ResetTimer()
+				b.ReportAllocs()
+				start := cpuTime(b)
+				for w := range n {
+					c := e.client()
+					var sts []sqlapi.Stmt
+					for i, q := range sqls {
+						if i == 0 {
+							q = begin
+						}
+						st, err := c.Prepare(ctx, q, nil)
+						if err != nil {
+							b.Fatal(err)
+						}
+						sts = append(sts, st)
+					}
+					wg.Go(func() {
+						for i := w; i < b.N; i += n {
+							aid, tid, delta := val((i*7919)%100000+1), val(i%10+1), val(i%100)
+							args := [][]sqlapi.Value{nil, {delta, aid}, {aid}, {delta, tid}, {delta, val(1)}, {tid, val(1), aid, delta}, nil}
+							for k, st := range sts {
+								po, err := st.Bind(args[k])
+								if err == nil {
+									_, _, err = po.Run(ctx, 0, func(sqlapi.Row) error { return nil })
+									po.Close()
+								}
+								if err == nil {
+									err = c.Sync(ctx, false)
+								}
+								if err != nil {
+									b.Error(err)
+									return
+								}
+								runtime.Gosched()
+							}
+						}
+					})
+				}
+				wg.Wait()
+				b.ReportMetric(float64(cpuTime(b)-start)/float64(b.N)/1000, "cpu-us/op")
+			})
+		}
 	}
 }
 
