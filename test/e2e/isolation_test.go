@@ -109,7 +109,9 @@ var anomalies = []anomaly{
 		func(r []string, end string) bool { return r[0] == "10" && end == "1|12 2|18" && r[5] == "" }},
 	{"G2-item", "write skew: both read both rows, each writes another", 0,
 		[]string{"1 SELECT value FROM test ORDER BY id", "2 SELECT value FROM test ORDER BY id", "1 UPDATE test SET value = 11 WHERE id = 1", "2 UPDATE test SET value = 21 WHERE id = 2", "1 COMMIT", "2 COMMIT"},
-		func(r []string, _ string) bool { return r[0] == "10 20" && r[1] == "10 20" && strings.Join(r[2:], "") == "" }},
+		func(r []string, _ string) bool {
+			return r[0] == "10 20" && r[1] == "10 20" && strings.Join(r[2:], "") == ""
+		}},
 	{"G2", "write skew with conditions: each inserts what the other looked for", 0,
 		[]string{"1 SELECT id FROM test WHERE value % 3 = 0", "2 SELECT id FROM test WHERE value % 3 = 0", "1 INSERT INTO test VALUES (3, 30)", "2 INSERT INTO test VALUES (4, 42)", "1 COMMIT", "2 COMMIT"},
 		func(r []string, end string) bool { return r[0]+r[1] == "" && isIn(end, "3|30 4|42") }},
