@@ -228,6 +228,9 @@ func (x *m) outranked() (name string, split bool, why string) {
 			if open && ri.Status == base.StatusOpen {
 				return n, true, n + " is Primary/Open: " + text
 			}
+			if rel, _ := in.Lineage.Compare(ri.Lineage); rel == base.LocalContained && running(in, x.In.OK) {
+				return n, false, n + " has opened after it: " + text
+			}
 		}
 	}
 	return "", false, ""

@@ -22,8 +22,8 @@ type marc struct {
 	slow   time.Duration // how long a send takes
 }
 
-// mdb models a database with realtime archives: what it has on disk, what it
-// keeps in memory, and the rules of the server's manual.
+// mdb models a database with realtime or timely archives: what it has on disk,
+// what it keeps in memory, and the rules of the server's manual.
 type mdb struct {
 	w       *world
 	name    string
@@ -40,11 +40,13 @@ type mdb struct {
 	// memory
 	keep    *entry
 	arch    map[string]*marc
-	pending *entry
+	pending *entry // not hardened
+	logged  bool   // it is the end of the log
 	claim   string
 	claimID uint64
 	normal  bool
 	dieNext bool
+	lease   mlease
 	replay  time.Duration // how long replaying a package takes
 }
 
@@ -54,7 +56,7 @@ func (d *mdb) start() {
 	if d.up {
 		return
 	}
-	d.dieNext = false
+	d.dieNext, d.lease, d.logged = false, mlease{}, false
 	d.up, d.hung, d.inc, d.status, d.keep, d.pending, d.claim, d.normal = true, false, d.inc+1, base.StatusMount, nil, nil, "", false
 	d.incName = fmt.Sprintf("%s%d", d.name, d.inc)
 	d.arch = map[string]*marc{}
@@ -70,7 +72,8 @@ func (d *mdb) crash() {
 		pid, name := d.pid(), d.name
 		d.w.after(ms(20), func() { d.w.ev(name, fsm.InstGone{PID: pid}) })
 	}
-	d.up, d.keep, d.pending, d.claim = false, nil, nil, ""
+	d.harden() // a restart finds in the log what is there
+	d.up, d.keep, d.pending, d.claim, d.lease = false, nil, nil, "", mlease{}
 }
 
 func (d *mdb) append(e entry) {
@@ -83,14 +86,25 @@ func (d *mdb) append(e entry) {
 // accept is the receiving side: the redo must continue what is there and come
 // from a database of the same lineage.
 func (d *mdb) accept(from *mdb, e entry, at int) bool {
-	if !d.up || d.hung || d.mode != base.ModeStandby || d.status != base.StatusOpen {
+	if !d.up || d.hung || d.mode != base.ModeStandby || d.status != base.StatusOpen || d.lease.frozen {
 		return false
+	}
+	ok := d.take(from, e, at)
+	if ok {
+		d.lease.promised, d.lease.to = d.w.now, from.incName
+	}
+	return ok
+}
+
+func (d *mdb) take(from *mdb, e entry, at int) bool {
+	if d.w.timely {
+		return d.takeTimely(from, e, at)
 	}
 	have := len(d.log)
 	if d.keep != nil {
 		have++
 	}
-	if have == at+1 && d.keep != nil && same(*d.keep, e) {
+	if have == at+1 && (d.keep != nil && same(*d.keep, e) || d.keep == nil && same(d.log[at], e)) {
 		return true // sent again
 	}
 	if have != at || from.lin.Last().TGUID != d.fullLin().Last().TGUID {
@@ -120,16 +134,11 @@ func same(a, b entry) bool {
 
 // ship sends a package to every Valid standby; then it is on the own disk.
 func (d *mdb) ship(e entry) bool {
-	ok := true
-	for _, n := range d.w.names {
-		a := d.arch[n]
-		if a == nil || a.state != base.ArchValid {
-			continue
-		}
-		a.failed = !(d.w.reach(d.ep, d.w.dbs[n].ep) && d.w.dbs[n].accept(d, e, len(d.log)))
-		ok = ok && !a.failed
+	if d.w.timely {
+		return d.shipTimely(e)
 	}
-	if d.dieNext {
+	ok := d.sendAll(e, d.hardened())
+	if d.dieNext && !d.logged {
 		d.crash() // after the send, before the local write
 		return false
 	}
@@ -137,13 +146,59 @@ func (d *mdb) ship(e entry) bool {
 		d.pending, d.status = &e, base.StatusSuspend
 		return false
 	}
-	d.append(e)
-	d.pending = nil
+	d.write(e)
+	if d.stall(e) {
+		return false
+	}
+	d.harden()
 	return true
+}
+
+// write puts a package on the own disk.
+func (d *mdb) write(e entry) {
+	if !d.logged {
+		d.log, d.pending, d.logged = append(d.log, e), &e, true
+	}
+}
+
+// harden ends the way of the package that is the end of the log, if one is
+// under way.
+func (d *mdb) harden() {
+	if d.logged && d.pending.open != nil {
+		d.lin = d.lin.Append(*d.pending.open)
+	}
+	if d.logged {
+		d.pending, d.logged = nil, false
+	}
+}
+
+// hardened is the length of the log without the package under way.
+func (d *mdb) hardened() int {
+	if d.logged {
+		return len(d.log) - 1
+	}
+	return len(d.log)
+}
+
+// sendAll sends a package to every Valid standby.
+func (d *mdb) sendAll(e entry, at int) bool {
+	ok := true
+	for _, n := range d.w.names {
+		a := d.arch[n]
+		if a == nil || a.state != base.ArchValid {
+			continue
+		}
+		a.failed = !(d.w.reach(d.ep, d.w.dbs[n].ep) && d.w.dbs[n].accept(d, e, at))
+		ok = ok && !a.failed
+	}
+	return ok
 }
 
 // commit is a client's write; true means acknowledged.
 func (d *mdb) commit(id uint64) bool {
+	if d.up && !d.hung && d.lease.half != nil {
+		return d.release()
+	}
 	if !d.up || d.hung || d.mode != base.ModePrimary || d.status != base.StatusOpen {
 		return false
 	}
@@ -164,7 +219,7 @@ func (d *mdb) chatter() {
 			continue
 		}
 		// Whatever the primary hardened may be replayed.
-		if s.keep != nil && len(d.log) > len(s.log) && same(*s.keep, d.log[len(s.log)]) {
+		if s.keep != nil && d.hardened() > len(s.log) && same(*s.keep, d.log[len(s.log)]) {
 			s.append(*s.keep)
 			s.keep = nil
 		}
@@ -174,11 +229,11 @@ func (d *mdb) chatter() {
 			if s.keep != nil {
 				have++
 			}
-			if have != len(d.log) && (d.pending == nil || have != len(d.log)+1) {
+			if h := d.hardened(); have != h && (d.pending == nil || have != h+1) {
 				continue
 			}
 			s.claim, s.claimID = d.name, d.lin.Last().ID
-		} else if s.claim == d.name {
+		} else if s.claim == d.name && !d.arch[n].failed { // a failed send decides nothing
 			s.claim = ""
 		}
 	}
@@ -191,7 +246,9 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		switch {
 		case d.status == base.StatusOpen:
 		case d.mode != base.ModePrimary:
-			d.status = base.StatusOpen
+			d.status, d.lease.frozen = base.StatusOpen, false
+		case d.status == base.StatusSuspend && d.w.timely && d.undecided() != "":
+			return fail("the send to %s has failed, and nothing is decided about it", d.undecided())
 		case d.status == base.StatusSuspend:
 			d.status = base.StatusOpen
 			for _, a := range d.arch {
@@ -223,7 +280,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		if d.mode != c.Mode && d.status != base.StatusMount {
 			return fail("not mounted")
 		}
-		d.mode = c.Mode
+		d.mode, d.lease.frozen = c.Mode, false
 		if d.mode == base.ModePrimary {
 			d.claim = ""
 		}
@@ -248,11 +305,16 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		if d.mode != base.ModeStandby {
 			return fail("no standby")
 		}
-		d.keep = nil
+		d.keep, d.lease.frozen = nil, false
 	case proto.CmdArchSend:
 		s := d.w.dbs[c.Inst]
 		if !d.w.reach(d.ep, "d:"+c.Inst) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
 			return fail("cannot send")
+		}
+		// The standby takes nothing of a lineage that its own does not begin
+		// (G5): a primary that stood still sends to who has gone on meanwhile.
+		if r, _ := d.lin.Compare(s.lin); r != base.Equal && r != base.RemoteContained {
+			return fail("refused")
 		}
 		for i, e := range s.log {
 			if i >= len(d.log) || !same(e, d.log[i]) {
@@ -260,7 +322,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 				return fail("gap")
 			}
 		}
-		for _, e := range d.log[len(s.log):] {
+		for _, e := range d.log[len(s.log):max(len(s.log), d.hardened())] {
 			s.append(e)
 		}
 	case proto.CmdShutdown:
@@ -286,7 +348,7 @@ func (d *mdb) report() proto.InstanceStatus {
 		if n == d.name {
 			continue
 		}
-		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: base.ArchRealtime, State: d.arch[n].state, SendFailed: d.arch[n].failed,
+		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: d.w.archType(), State: d.arch[n].state, SendFailed: d.arch[n].failed,
 			RecentSends: 8, RecentTime: 8 * d.arch[n].slow.Microseconds()})
 		o := d.w.dbs[n]
 		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach(d.ep, d.w.dbs[n].ep)})

@@ -111,10 +111,15 @@ const (
 	didAck
 	didStop
 	didArchInvalid
+	didPause
+	didLate
+	didSplit
+	didByHand
 	numDeeds
 )
 
-var deedNames = [numDeeds]string{"takeovers", "switchovers", "takeovers by command", "failovers", "lives with commits", "stopped watchers", "archives made Invalid by command"}
+var deedNames = [numDeeds]string{"takeovers", "switchovers", "takeovers by command", "failovers", "lives with commits", "stopped watchers", "archives made Invalid by command",
+	"paused hosts", "commits acknowledged after a pause", "splits", "databases opened by hand"}
 
 // life runs one seed.
 func life(t tester, seed uint64) *world {
@@ -126,6 +131,7 @@ func life(t tester, seed uint64) *world {
 		cfg.SendThreshold, cfg.ApplyThresh = 1, 1
 	}
 	w := newWorld(t, seed, 2+rng.IntN(3), cfg)
+	w.timely = seed%2 == 1
 	w.every, w.beat = 200+100*int64(rng.IntN(5)), 100*int64(1+rng.IntN(3))
 	w.startAll()
 	w.settle(2 * time.Minute)
@@ -168,7 +174,14 @@ func life(t tester, seed uint64) *world {
 func (w *world) rarer(rng *rand.Rand) {
 	n := w.names[rng.IntN(len(w.names))]
 	d := w.dbs[n]
-	switch rng.IntN(5) {
+	switch rng.IntN(6) {
+	case 5:
+		w.pauseHost(n)
+		w.run(time.Duration(rng.IntN(60)) * 200 * time.Millisecond)
+		if rng.IntN(4) != 0 {
+			w.thaw(n)
+			w.goOn(n)
+		}
 	case 0:
 		w.log("FAULT public network of %s", n)
 		w.ev(n, fsm.Service{Why: "no card"})

@@ -85,14 +85,16 @@ func (w *world) fault(k int) {
 	case 14:
 		if k/512%2 == 0 {
 			w.log("FAULT hang %s", a)
-			w.dbs[a].hung = true
+			if w.dbs[a].hung = k/256%2 == 0; !w.dbs[a].hung {
+				w.dbs[a].lease.stall = true
+			}
 			break
 		}
 		w.log("FAULT stop watcher %s", a)
 		w.ws[a].frozen = true
 	case 15:
 		w.log("FAULT resume %s", a)
-		w.dbs[a].hung = false
+		w.goOn(a)
 		w.thaw(a)
 	}
 	w.links() // whoever dies loses its connections, however soon it is back
@@ -102,7 +104,7 @@ func (w *world) repair() {
 	w.links()
 	clear(w.cut)
 	for _, n := range w.names {
-		w.dbs[n].hung = false
+		w.goOn(n)
 		w.startWatcher(n)
 		w.thaw(n)
 	}
@@ -113,7 +115,11 @@ func (w *world) repair() {
 // become healthy.
 func walk(t tester, cfg fsm.Config, seed uint64, databases int, faults []int) {
 	t.Helper()
-	w := newWorld(t, seed, databases, cfg)
+	newWorld(t, seed, databases, cfg).walk(faults)
+}
+
+func (w *world) walk(faults []int) {
+	w.t.Helper()
 	w.startAll()
 	w.settle(2 * time.Minute)
 	for _, k := range faults {

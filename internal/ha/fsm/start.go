@@ -281,6 +281,10 @@ func (x *m) openConditions() (missing []string, ok bool) {
 			missing = append(missing, n)
 			continue
 		}
+		if x.splitOff(n) {
+			x.why("%s is split from the group and left out until it is rebuilt", n)
+			continue
+		}
 		v, text := x.judge(n)
 		ri := x.remote(n).LastInst
 		switch {
@@ -288,6 +292,9 @@ func (x *m) openConditions() (missing []string, ok bool) {
 			x.why("%s: %s", n, text)
 			ok = false
 		case ri.Mode == base.ModePrimary && x.instOK(n, x.now):
+			if v == Split {
+				text += "; no rule chooses between two primaries in Mount: `open database` the one whose data stay, the other is split then"
+			}
 			x.why("%s is in Primary mode too (%s)", n, text)
 			ok = false
 		case v != RemoteJoins && v != EitherJoins:
@@ -296,6 +303,12 @@ func (x *m) openConditions() (missing []string, ok bool) {
 		}
 	}
 	return missing, ok
+}
+
+// splitOff: the watcher of n answers and has marked its database split. It
+// never opens it again and lets it take over by no command (manual 3.5).
+func (x *m) splitOff(n string) bool {
+	return x.answers(n) && x.remote(n).Status.CtlStatus == proto.CtlSplit
 }
 
 // standbysComing names a standby that is about to be able to receive.
@@ -321,7 +334,7 @@ func (x *m) standbysComing() string {
 func (x *m) startOpening(granted []string) {
 	cmds := map[string]string{}
 	for _, n := range x.names() {
-		if !x.answers(n) {
+		if !x.answers(n) || x.splitOff(n) {
 			continue
 		}
 		cmds[n] = proto.DWCmdDropClaim

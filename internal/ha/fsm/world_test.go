@@ -59,6 +59,9 @@ type world struct {
 	ws      map[string]*mwatch
 	mon     confirm.State
 	monUp   bool
+	timely  bool  // archives
+	noLease bool  // primaries acknowledge whatever time has passed
+	noWait  bool  // standbys become primary whatever they have promised
 	idle    bool  // clients write nothing
 	every   int64 // milliseconds between two reports without news
 	beat    int64 // milliseconds between two ticks of the monitor
@@ -72,6 +75,7 @@ type world struct {
 	opens   int
 	next    uint64
 	acked   []uint64
+	late    []string // who acknowledged between two turns of the clients
 	faults  []string
 	trace   []line
 	replies map[uint64]func(proto.WatcherReply)
@@ -199,6 +203,13 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 				w.after(ms(100), exec) // a stopped process does it when it goes on
 				return
 			}
+			if d.mustWait(e.Cmd) {
+				w.after(ms(100), exec)
+				return
+			}
+			if d.lease.half != nil && d.release() { // what was under way comes first
+				w.late = append(w.late, d.name)
+			}
 			code, msg := d.do(e.Cmd)
 			st := proto.InstanceStatus{}
 			if d.up {
@@ -246,7 +257,7 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 		})
 	case fsm.WriteCtl:
 		x.ctl, x.desc = true, e.Desc
-		w.bad("%s was marked split: %s", x.name, e.Desc)
+		w.wasSplit(x, e.Desc)
 	case fsm.Broadcast:
 		w.broadcast(x)
 	case fsm.Log:
@@ -366,11 +377,15 @@ func (w *world) run(d time.Duration) {
 
 // clients write to whatever takes a write: G3 is that at most one does.
 func (w *world) clients() {
-	var got []string
+	got := w.late
+	w.late = nil
 	for _, n := range w.names {
 		w.next++
+		half := w.dbs[n].lease.half != nil
 		if !w.idle && w.dbs[n].commit(w.next) {
-			w.acked = append(w.acked, w.next)
+			if !half {
+				w.acked = append(w.acked, w.next)
+			}
 			got = append(got, n)
 		}
 	}
@@ -414,6 +429,7 @@ func (w *world) settle(limit time.Duration) {
 		if w.healthy() == "" {
 			return
 		}
+		w.byHand(limit - end.Sub(w.now))
 	}
 	w.fail()
 	for _, n := range w.names {
