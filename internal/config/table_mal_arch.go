@@ -4,7 +4,7 @@ package config
 // on every host of a system.
 var malParams = []Param{
 	{Name: "MAL_CHECK_INTERVAL", Kind: KindInt, Max: 1800, Default: "30", Unit: "s", Effective: true, Manual: "5.2",
-		Doc: "Interval at which links between instances are checked. 0: not checked, ill-advised in a guarded group."},
+		Doc: "Interval at which links between instances are checked; silent ones are checked earlier, after half of MAL_CONN_FAIL_INTERVAL. 0: not checked, ill-advised in a guarded group."},
 	{Name: "MAL_SEND_THRESHOLD", Kind: KindInt, Min: 1024, Max: 10000, Default: "2048", Manual: "5.2",
 		Doc: "Most messages that may wait to be sent."},
 	{Name: "MAL_CONN_FAIL_INTERVAL", Kind: KindInt, Min: 2, Max: 1800, Default: "10", Unit: "s", Effective: true, Manual: "5.2",

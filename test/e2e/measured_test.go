@@ -73,7 +73,7 @@ func (m measure) row() string {
 // TestMeasured measures, on machines of their own, how long the clients of a
 // group have to wait when something fails, DW_SAMPLES times each (1; in make
 // chaos 20), with short error times and, from 5 samples on, with those of dw and
-// the defaults too. It prints a table for docs/measured.md, which DW_UPDATE=1
+// the defaults too; DW_TIMES=3,15 takes those with these DW_ERROR_TIMEs. It prints a table for docs/measured.md, which DW_UPDATE=1
 // writes. A client gives up waiting for an answer after 2 s.
 func TestMeasured(t *testing.T) {
 	if os.Getenv(labEnv) == "" {
@@ -83,9 +83,13 @@ func TestMeasured(t *testing.T) {
 		return
 	}
 	samples := envInt("DW_SAMPLES", 1)
-	all := []timesOf{shortTimes}
-	if samples >= 5 {
-		all = append(all, dwTimes, defaultTimes)
+	all := []timesOf{shortTimes, dwTimes, defaultTimes}
+	if only := os.Getenv("DW_TIMES"); only != "" {
+		all = slices.DeleteFunc(all, func(ts timesOf) bool {
+			return !slices.Contains(strings.Split(only, ","), fmt.Sprint(ts.dwError.Seconds()))
+		})
+	} else if samples < 5 {
+		all = all[:1]
 	}
 	var table []measure
 	for _, ts := range all {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +136,33 @@ func TestNetworkFaults(t *testing.T) {
 	}
 }
 
+// watched is what follows when the card for clients fails and the watcher looks
+// at it.
+var watched = outcome{"taken over", "", "", "", true, "with INST_SERVICE_IP_CHECK = 1 and the card unplugged or disabled: after INST_ERROR_TIME the primary is ended, the standby takes over"}
+
+// TestServiceCard: with INST_SERVICE_IP_CHECK a watcher ends its primary when
+// the card that clients come by has no carrier or is off, and the standby takes
+// over. The old primary rejoins, on a machine whose card is still off.
+func TestServiceCard(t *testing.T) {
+	if os.Getenv(labEnv) == "" {
+		t.Parallel()
+	}
+	if os.Getenv("DW_NETWORK") != "all" {
+		t.Skip("DW_NETWORK=all runs it")
+	}
+	if !inLab(t) {
+		return
+	}
+	l, ld := labUnderLoad(t, labOptions{Options: dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true}, Watcher: [][2]string{{"INST_SERVICE_IP_CHECK", "1"}}})
+	for _, how := range []cut{unplugged, disabled} {
+		t.Run(string(how), func(t *testing.T) {
+			l.failNetwork(t, ld, netFault{name: "the primary's outer card", fail: failInner(outerOfPrimary)}, how, watched)
+		})
+	}
+	ld.stop()
+	ld.check(t, 2)
+}
+
 // labUnderLoad starts a system on machines of its own, with clients.
 func labUnderLoad(t *testing.T, o labOptions) (*lab, *load) {
 	t.Helper()
@@ -180,6 +209,9 @@ func (l *lab) failNetwork(t *testing.T, ld *load, f netFault, how cut, want outc
 		_ = first
 	}
 	settled := time.Now()
+	if os.Getenv("DW_TIPS") != "" {
+		t.Logf("%s", l.tips(t))
+	}
 	pause(t.Context(), 5*time.Second) // longer than every error time
 	if !met() {
 		t.Errorf("it did not hold: %s", last)
@@ -241,6 +273,25 @@ func (l *lab) differs(m *dwmon.Monitor, prim, sby string, how cut, want outcome)
 	return strings.Join(bad, "; ")
 }
 
+// tips is what `tip` says to somebody on the monitor's machine and on those of
+// the databases.
+func (l *lab) tips(t *testing.T) string {
+	var b strings.Builder
+	for i, m := range append(l.machines[len(l.machines)-1:], l.machines[:len(l.machines)-1]...) {
+		var out []byte
+		err := m.do(func() (err error) {
+			out, err = exec.Command(filepath.Join(programs(t), "dmmonitor"), l.sys.MonitorIni(), "-e", "tip").CombinedOutput()
+			return err
+		})
+		where := "on the monitor's machine"
+		if i > 0 {
+			where = "on that of " + l.sys.DBs[i-1].Name
+		}
+		fmt.Fprintf(&b, "---- tip %s (%v):\n%s", where, err, out)
+	}
+	return b.String()
+}
+
 // watch is a monitor for people, on the console network.
 func (l *lab) watch(t *testing.T) *dwmon.Monitor {
 	t.Helper()
@@ -277,6 +328,7 @@ and silent. After each repair the group becomes healthy by itself.
 	for _, f := range netFaults {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.name, f.manual.says, f.auto.says)
 	}
+	fmt.Fprintf(&b, "| the primary's outer card | as above | %s |\n", watched.says)
 	old, err := os.ReadFile(netFaultsDoc)
 	if os.Getenv("DW_UPDATE") != "" {
 		if err := os.WriteFile(netFaultsDoc, b.Bytes(), 0o644); err != nil {

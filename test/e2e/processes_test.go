@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -124,6 +125,10 @@ func (l *lab) failProcesses(t *testing.T, ld *load, what []role, stop bool, want
 	for _, r := range what {
 		names = append(names, name[r])
 	}
+	// Watchers first: they see their databases die.
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Compare(strings.Index(b, "W_"), strings.Index(a, "W_"))
+	})
 	at := time.Now()
 	defer func() {
 		if t.Failed() {

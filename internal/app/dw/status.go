@@ -299,6 +299,10 @@ func (s *System) withLoginOrNot(ctx context.Context, f func(*dwmon.Monitor) erro
 	return f(m)
 }
 
+// MonitorIni makes the configuration of a monitor for people, on a machine of
+// the inner network, and returns its path.
+func (s *System) MonitorIni() string { return s.plainMonitorIni() }
+
 // plainMonitorIni makes the configuration of a monitor for people and returns
 // its path.
 func (s *System) plainMonitorIni() string {

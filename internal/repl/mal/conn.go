@@ -246,9 +246,13 @@ func (c *conn) frame(f wire.Frame, serve func(*Request)) error {
 
 // watch sends checks and breaks the link after silence. A link that has a
 // request under way is checked after a second of silence already, so that a
-// commit does not wait for the next regular check.
+// commit does not wait for the next regular check; every other after half of
+// MAL_CONN_FAIL_INTERVAL, so that a standby, which only answers, knows of the
+// loss of its primary about when the watchers do, whatever MAL_CHECK_INTERVAL
+// is: no takeover begins before.
 func (c *conn) watch() {
 	check, fail := c.n.cfg.CheckInterval, c.n.cfg.ConnFailInterval
+	idle := max(time.Second, fail/2)
 	var tick <-chan time.Time
 	if check > 0 {
 		t := c.n.cfg.Clock.NewTicker(min(check, fail, time.Second) / 2)
@@ -278,7 +282,8 @@ func (c *conn) watch() {
 			c.mu.Lock()
 			busy := len(c.pending) > 0
 			c.mu.Unlock()
-			if now.Sub(last) >= check || busy && now.Sub(heard) >= time.Second {
+			silent := now.Sub(heard)
+			if now.Sub(last) >= check || silent >= idle || busy && silent >= time.Second {
 				last, asked, reads = now, now, c.reads.Load()
 				c.due(&c.pingDue)
 			}

@@ -209,7 +209,8 @@ func TestSilenceBreaksLink(t *testing.T) {
 		call     bool
 		min, max time.Duration
 	}{
-		{"idle", 5 * time.Second, false, 2 * time.Second, 9 * time.Second},
+		{"idle", 5 * time.Second, false, 2 * time.Second, 4 * time.Second},
+		{"idle, rarely checked", 30 * time.Minute, false, 2 * time.Second, 4 * time.Second},
 		{"request under way", 30 * time.Second, true, 2 * time.Second, 5 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
