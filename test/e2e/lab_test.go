@@ -307,3 +307,29 @@ func (m *machine) forward(t *testing.T, console string, port int, hosts ...strin
 		}
 	}()
 }
+
+// TestLab makes a laboratory for somebody to work in, for DW_LAB_HOLD seconds:
+// it prints how to get onto each machine. `ip link set dev inner down` there
+// makes a card fail.
+func TestLab(t *testing.T) {
+	hold := envSeconds("DW_LAB_HOLD", 0)
+	if hold == 0 {
+		t.Skip("DW_LAB_HOLD=600 makes a laboratory for ten minutes")
+	}
+	if !inLab(t) {
+		return
+	}
+	l := newLab(t, labOptions{Options: dw.Options{Standbys: 1, Mode: envOr("DW_LAB_MODE", "auto"), Monitors: 1, Fast: true}})
+	for _, n := range l.sys.Names() {
+		t.Logf("%s: `nsenter -n -t $(pgrep -f '%s')`", n, strings.Join(l.sys.Argv(n)[:2], " "))
+	}
+	t.Logf("monitor: %s/dmmonitor %s; the administrator's password: %s", l.sys.Bin, l.sys.MonitorIni(), l.sys.Password())
+	pause(t.Context(), hold)
+}
+
+func envOr(name, def string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return def
+}

@@ -183,13 +183,25 @@ func crash(t *testing.T, l *lab, prim string) func() {
 }
 
 func loseMachine(t *testing.T, l *lab, prim string) func() {
-	m := l.of(prim)
-	a, b := m.inner.fail(t, silent), m.outer.fail(t, silent)
-	kill(t, l.sys, "W_"+prim, prim)
+	return l.lose(t, "W_"+prim, prim)
+}
+
+// lose is a machine that loses its power: nothing ends its connections. The
+// repair gives it power and starts what its system would start, the first of
+// the processes.
+func (l *lab) lose(t *testing.T, processes ...string) (repair func()) {
+	t.Helper()
+	m := l.of(processes[0])
+	repairs := []func(){m.inner.fail(t, silent)}
+	if m.outer != nil {
+		repairs = append(repairs, m.outer.fail(t, silent))
+	}
+	kill(t, l.sys, processes...)
 	return func() {
-		a()
-		b()
-		if err := l.sys.Start("W_" + prim); err != nil {
+		for _, r := range repairs {
+			r()
+		}
+		if err := l.sys.Start(processes[0]); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -233,3 +233,52 @@ func (l *load) longestGap(from, to time.Time) time.Duration {
 	}
 	return longest
 }
+
+// TestMachineLost takes the power of each machine for DW_LOST seconds (15; chaos
+// 60), much longer than every error time, and gives it back: the group is
+// healthy soon, however long it was away.
+func TestMachineLost(t *testing.T) {
+	if os.Getenv(labEnv) == "" {
+		t.Parallel()
+	}
+	if !inLab(t) {
+		return
+	}
+	l, ld := labUnderLoad(t, labOptions{Options: dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true}})
+	lost := envSeconds("DW_LOST", 15)
+	changes := 0
+	for _, c := range []struct {
+		name string
+		lose func(prim, sby string) []string
+	}{
+		{"the monitor's", func(_, _ string) []string { return []string{"MONITOR1"} }},
+		{"the standby's", func(_, sby string) []string { return []string{"W_" + sby, sby} }},
+		{"the primary's", func(prim, _ string) []string { return []string{"W_" + prim, prim} }},
+		{"the standby's again", func(_, sby string) []string { return []string{"W_" + sby, sby} }}, // the names are the other way round now
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			healthy(t, l.sys)
+			ld.flows(t, 20*time.Second)
+			prim := primary(t, l.sys)
+			at := time.Now()
+			repair := l.lose(t, c.lose(prim, standbyOf(l.sys, prim))...)
+			pause(t.Context(), lost)
+			repair()
+			back := time.Now()
+			healthy(t, l.sys)
+			took := time.Since(back)
+			t.Logf("healthy %v after its power was back", took.Round(100*time.Millisecond))
+			if took > 12*time.Second {
+				t.Errorf("that is too long; DW_ERROR_TIME is 3 s\n%s", timeline(l.sys, at, time.Now()))
+			}
+			if now := primary(t, l.sys); now != prim {
+				changes++
+			}
+			if first, ok := ld.waitAckAfter(t.Context(), at, 10*time.Second); ok {
+				t.Logf("the first commit after %v, the longest gap was %v", first.Sub(at).Round(time.Millisecond), ld.longestGap(at, time.Now()).Round(time.Millisecond))
+			}
+		})
+	}
+	ld.stop()
+	ld.check(t, changes)
+}

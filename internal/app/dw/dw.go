@@ -421,3 +421,12 @@ func (s *System) Start(name string) error {
 	}
 	return s.start(p)
 }
+
+// Argv is the command line of the named process.
+func (s *System) Argv(name string) []string {
+	p, err := s.find(name)
+	if err != nil {
+		return nil
+	}
+	return s.argv(p)
+}

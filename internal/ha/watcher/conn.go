@@ -51,6 +51,7 @@ type conn struct {
 	w       *wire.Writer
 	q       chan out
 	since   time.Time
+	heard   time.Time // when the loop last had something from it
 	once    sync.Once
 	done    chan struct{}
 	up      bool // the loop has taken it

@@ -287,6 +287,7 @@ func (g *Guard) dialled(e dialledMsg) {
 func (g *Guard) take(c *conn) {
 	g.nextConn++
 	c.id, c.since, c.up = g.nextConn, g.deps.Clock.Now(), true
+	c.heard = c.since
 	switch c.role {
 	case roleInstance:
 		if g.inst != nil {
@@ -354,6 +355,7 @@ func (g *Guard) frame(c *conn, v any) {
 	if !c.up {
 		return
 	}
+	c.heard = g.deps.Clock.Now()
 	switch e := v.(type) {
 	case proto.InstanceStatus:
 		g.noteProcess(e.PID)
@@ -376,5 +378,27 @@ func (g *Guard) frame(c *conn, v any) {
 		g.step(fsm.MonStatus{ID: c.name})
 	case reply[proto.ConfirmReply]:
 		g.step(fsm.ConfirmReply{Req: e.id, Reply: e.v})
+	}
+}
+
+// leaveSilent closes connections of watchers and monitors that have said nothing
+// for twice DW_ERROR_TIME. They have failed by then, and their machine may have
+// vanished without an end of its connections: TCP would keep ours for a quarter
+// of an hour, and after a repair speak again only when its next repetition is
+// due, which may be as far away as the failure was long; meanwhile the place of
+// a confirm monitor would be taken by one that is gone.
+func (g *Guard) leaveSilent() {
+	now, limit := g.deps.Clock.Now(), 2*g.state.Cfg.ErrorTime
+	stood := now.Sub(g.looked) > limit/2 // this process itself: what was said meanwhile waits to be read
+	g.looked = now
+	for _, c := range g.conns {
+		switch {
+		case c.role == roleInstance:
+		case stood:
+			c.heard = now
+		case now.Sub(c.heard) > limit:
+			g.deps.Log.Warn("connection closed: nothing heard for twice DW_ERROR_TIME", "peer", c.role.String(), "name", c.name, "addr", c.nc.RemoteAddr().String())
+			c.close()
+		}
 	}
 }

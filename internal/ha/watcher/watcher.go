@@ -100,6 +100,7 @@ type Guard struct {
 	watchPID int
 	watchID  string
 	gonePID  int
+	looked   time.Time // when leaveSilent last ran
 }
 
 // Snapshot is what the console shows.
@@ -232,6 +233,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		case <-tick.C:
 			g.watchProcess()
 			g.step(fsm.Tick{})
+			g.leaveSilent()
 			if now := g.deps.Clock.Now(); !now.Before(nextStatus) {
 				nextStatus = now.Add(statusEvery)
 				g.broadcast()
