@@ -137,6 +137,7 @@ type Backend struct {
 	trxID  atomic.Uint64           // last number of a transaction
 	ticker ticker
 	check  dbCheck
+	scans  scans
 
 	hardenedAt func() int64 // nil: not known
 
@@ -198,6 +199,7 @@ func New(cfg Config) *Backend {
 	if b.files == nil {
 		b.files, _ = sqlitevfs.New(nil, "") // nothing to fail
 	}
+	b.scans.min = scanPages
 	b.limits.Store(&Limits{Lock: cfg.LockTimeout, IdleInWrite: cfg.IdleInWrite})
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.mode.Store(uint32(cfg.DB.Mode()))

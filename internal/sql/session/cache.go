@@ -25,6 +25,8 @@ type parsed struct {
 	n      int    // largest parameter number
 	shown  string // its text without passwords, for V$SESSIONS
 
+	fold bool // it may be for the executor of aggregates
+
 	took *atomic.Int64 // how long it ran last, as a job, in ns; 0: it has not yet
 }
 
@@ -58,6 +60,7 @@ func (c *cache) parse(sql string) (*parsed, error) {
 		p.hints, p.n = st.Params()
 		p.items = st.Items()
 		p.places = st.Places()
+		p.fold = mayFold(st)
 	}
 	if len(sql) > maxCachedSQL || st.Kind == dialect.Role {
 		return p, nil

@@ -88,8 +88,9 @@ type cstmt struct {
 	who      uint64         // the Session.who that was permitted to execute it
 	bound    []sqlapi.Value // its parameters
 
-	sequences []int64 // who must have the right to sequences that it names
-	nature    nature  // 0: not yet known
+	plan      scanPlan // for aggregates of a whole table
+	sequences []int64  // who must have the right to sequences that it names
+	nature    nature   // 0: not yet known
 }
 
 func (b *Backend) open(kind connKind) (*conn, error) {

@@ -61,26 +61,30 @@ func (p *Portal) Columns() []sqlapi.Column {
 	}
 	p.cur = cur
 	s.track(cur)
-	more, err := cur.next()
-	if err != nil {
-		err = s.mapError(err, st)
-		cur.close()
-		cur.err = err
-		return st.cols
+	more := len(cur.rows) > 0
+	kind := func(i int) sqlapi.Kind { return cur.rows[0].Kind(i) }
+	if cur.cs != nil {
+		if more, err = cur.next(); err != nil {
+			err = s.mapError(err, st)
+			cur.close()
+			cur.err = err
+			return st.cols
+		}
+		cur.primed = more
+		kind = func(i int) sqlapi.Kind { return kindOf(cur.cs.s.ColumnType(i)) }
 	}
-	cur.primed = more
 	p.cols = append([]sqlapi.Column(nil), st.cols...)
 	for _, i := range st.guessed {
 		if !more {
 			break
 		}
 		oid := uint32(dialect.Text)
-		switch cur.cs.s.ColumnType(i) {
-		case sqlite3.INTEGER:
+		switch kind(i) {
+		case sqlapi.Integer:
 			oid = dialect.Int8
-		case sqlite3.FLOAT:
+		case sqlapi.Float:
 			oid = dialect.Float8
-		case sqlite3.BLOB:
+		case sqlapi.Blob:
 			oid = dialect.Bytea
 		}
 		p.cols[i].OID, p.cols[i].Size = oid, dialect.SizeOf(oid)
@@ -230,6 +234,11 @@ func (p *Portal) open() (*cursor, error) {
 	if err := cs.bind(p.params); err != nil {
 		cur.close()
 		return nil, err
+	}
+	if rows, ok := p.scan(c, cs); ok {
+		err := cur.close()
+		cur.rows = rows
+		return cur, err
 	}
 	return cur, nil
 }

@@ -171,7 +171,7 @@ func (s *Store) base(p, minp uint32, lsn, hard, top base.LSN) (applied, error) {
 	}
 	if p > minp {
 		if p <= s.filePages() { // a file ahead of the log being replayed
-			if data, have, err := s.filePage(p); err != nil {
+			if data, have, err := s.filePage(p, nil); err != nil {
 				return applied{}, err
 			} else if have >= lsn {
 				return applied{data: data, keep: have}, nil

@@ -40,19 +40,21 @@ func newCache(bytes int64, pageSize int) *cache {
 	return c
 }
 
-// get returns page p, or the generation with which put must be called.
-func (c *cache) get(p uint32) (data []byte, lsn base.LSN, gen uint64, ok bool) {
+// get returns page p, or the generation with which put must be called, and
+// whether another page would have to go for it. mark says that the page is wanted
+// again, which keeps it longer.
+func (c *cache) get(p uint32, mark bool) (data []byte, lsn base.LSN, gen uint64, full, ok bool) {
 	sh := &c.shard[p%cacheShards]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if i, ok := sh.at[p]; ok {
 		e := &sh.ents[i]
-		e.ref = true
+		e.ref = e.ref || mark
 		sh.hits++
-		return e.data, e.lsn, sh.gen, true
+		return e.data, e.lsn, sh.gen, false, true
 	}
 	sh.misses++
-	return nil, 0, sh.gen, false
+	return nil, 0, sh.gen, len(sh.ents) >= c.limit, false
 }
 
 // put adds a page read from the file, unless the file was overwritten meanwhile.

@@ -351,6 +351,12 @@ func (s *Store) pinHard() *snap {
 // bytes do not change while a snapshot that sees them is pinned. have is the LSN
 // of the last change.
 func (s *Store) image(p uint32, lsn base.LSN) (data []byte, have base.LSN, err error) {
+	return s.imageIn(p, lsn, nil)
+}
+
+// imageIn is image. With a buffer, a page that the cache has no room for is read
+// into it.
+func (s *Store) imageIn(p uint32, lsn base.LSN, buf []byte) (data []byte, have base.LSN, err error) {
 	for try := 0; ; try++ {
 		if v := s.find(p, lsn); v != nil {
 			if v.slot.Load() == 0 {
@@ -362,7 +368,7 @@ func (s *Store) image(p uint32, lsn base.LSN) (data []byte, have base.LSN, err e
 			continue // it has left the chain
 		}
 		cuts := *s.cuts.Load() // before the file: a cut leaves the list after the file was cut
-		data, have, err = s.filePage(p)
+		data, have, err = s.filePage(p, buf)
 		if err == nil && have <= lsn {
 			if c := cuts.covers(p, have, lsn); c != 0 {
 				return nil, c, nil
@@ -464,18 +470,24 @@ func (s *Store) relieve() {
 }
 
 // filePage returns page p as it is in the data file, from the cache or the disk.
-func (s *Store) filePage(p uint32) ([]byte, base.LSN, error) {
-	data, lsn, gen, ok := s.clean.get(p)
+// With a buffer it is read into that while the cache is full.
+func (s *Store) filePage(p uint32, buf []byte) ([]byte, base.LSN, error) {
+	data, lsn, gen, full, ok := s.clean.get(p, buf == nil)
 	if ok {
 		return data, lsn, nil
 	}
-	buf := make([]byte, s.ps)
+	past := buf != nil && full
+	if !past {
+		buf = make([]byte, s.ps)
+	}
 	lsn, err := readPage(s.f, s.path, p, buf)
 	if err != nil {
 		return nil, 0, err
 	}
 	s.diskReads.Add(1)
-	s.clean.put(p, buf, lsn, gen)
+	if !past {
+		s.clean.put(p, buf, lsn, gen)
+	}
 	return buf, lsn, nil
 }
 

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"datawatch/internal/sql/sqlapi"
+)
+
+// answer is everything that a client sees of a statement: columns, rows with the
+// kinds of their values, tag and error.
+func (c *client) answer(sql string, args ...sqlapi.Value) string {
+	ctx := context.Background()
+	var b strings.Builder
+	err := func() error {
+		st, err := c.Prepare(ctx, sql, nil)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		po, err := st.Bind(args)
+		if err != nil {
+			return err
+		}
+		defer po.Close()
+		fmt.Fprintln(&b, po.Columns())
+		tag, _, err := po.Run(ctx, 0, func(r sqlapi.Row) error {
+			for i := range st.Columns() {
+				fmt.Fprintf(&b, "%d:", r.Kind(i))
+				switch r.Kind(i) {
+				case sqlapi.Integer:
+					fmt.Fprintf(&b, "%d|", r.Int64(i))
+				case sqlapi.Float:
+					fmt.Fprintf(&b, "%x %s|", r.Float64(i), r.Bytes(i))
+				case sqlapi.Text, sqlapi.Blob:
+					fmt.Fprintf(&b, "%q|", r.Bytes(i))
+				}
+			}
+			b.WriteByte('\n')
+			return nil
+		})
+		b.WriteString(tag)
+		return err
+	}()
+	if err != nil {
+		fmt.Fprint(&b, "error: ", err)
+	}
+	if err := c.Sync(ctx, err != nil); err != nil {
+		fmt.Fprint(&b, "sync: ", err)
+	}
+	return b.String()
+}
+
+// same runs a statement with the executor and without and wants the same answer;
+// used says that the executor must have done it.
+func (c *client) same(sql string, used bool, args ...sqlapi.Value) {
+	c.tb.Helper()
+	n := c.b.scans.done.Load()
+	c.exec("set enable_aggscan = on")
+	got := c.answer(sql, args...)
+	ran := c.b.scans.done.Load() > n
+	c.exec("set enable_aggscan = off")
+	want := c.answer(sql, args...)
+	if got != want {
+		c.tb.Errorf("%s %v:\n%s\nSQLite says:\n%s", sql, args, got, want)
+	}
+	if used != ran {
+		c.tb.Errorf("%s: done by the executor: %v, want %v\n%s", sql, ran, used, c.plan(sql))
+	}
+}
+
+// plan says why the executor does not do a statement.
+func (c *client) plan(sql string) string {
+	r, err := c.b.readers.get(context.Background())
+	if err != nil {
+		return err.Error()
+	}
+	defer c.b.readers.put(r)
+	_, err = r.program(sql)
+	return fmt.Sprint(err)
+}
+
+// scanEnv has tables for scans of every kind of value.
+func scanEnv(tb testing.TB, rows int) (*env, *client) {
+	e := newEnv(tb)
+	e.b.scans.min = 0
+	c := e.client()
+	c.exec("create table t(id integer primary key, a int, b varchar(120), r real, n numeric(12,2), d date, f boolean, x, z int not null default 7)")
+	c.exec(fmt.Sprintf(`with recursive s(i) as (select 1 union all select i+1 from s where i<%d) insert into t select i,
+		case when i%%7=0 then null else (i*7919)%%1000-300 end, case when i%%11=0 then null else 'text '||(i*31)%%97 end,
+		case when i%%13=0 then null else (i*i)%%1009/8.0 end, case when i%%5=0 then (i%%100)+0.25 else i%%100 end,
+		case when i%%17=0 then null else date('2024-01-01', (i%%400)||' days') end, i%%3=0,
+		case i%%9 when 0 then null when 1 then i when 2 then i+0.5 when 3 then 'word'||i when 4 then x'00ff' when 5 then -i else i*1.0 end, i%%4 from s`, rows))
+	return e, c
+}
+
+func TestAggregateScan(t *testing.T) {
+	_, c := scanEnv(t, 20000)
+	for _, q := range []struct {
+		sql  string
+		used bool
+	}{
+		{"select count(*), sum(a), max(a), avg(id) from t where a >= 0", true},
+		{"select max(a) from t", true},
+		{"select min(b), max(b), count(b) from t", true},
+		{"select sum(r), total(r), avg(r), min(r), max(r) from t", true},
+		{"select sum(n), avg(n), total(n), min(n), max(n) from t", true},
+		{"select min(d), max(d), count(d) from t where d > '2024-03-01'", true},
+		{"select count(*) from t where f", true},
+		{"select count(*) from t where not f", true},
+		{"select count(*) from t where f = true and a is not null", true},
+		{"select min(x), max(x), count(x) from t", true},
+		{"select sum(x) from t where id > 0 and x < 100", false},
+		{"select count(*) from t where a between 10 and 500 and b in ('text 1', 'text 2')", true},
+		{"select count(*) from t where a in (1, 2, 3, 4, 5, 6, 7) or a in (20, 30, 40, 50)", true},
+		{"select count(*) from t where b in ('text 1', 'text 2', 'text 3', 'text 4')", true},
+		{"select count(*) from t where a not in (1, 2, 3, 4, 5)", false},
+		{"select count(*) from t where r in (1, 2.5, 3, 4)", true},
+		{"select count(*), sum(a) from t where b is null or a is null", true},
+		{"select count(*) from t where r > 50.125", true},
+		{"select count(*) from t where r > 50", true},
+		{"select count(*) from t where n > 0.1 and n < 3", true},
+		{"select count(*) from t where x > 5", true},
+		{"select count(*) from t where x > 5.5", true},
+		{"select count(*) from t where x > 'word2'", true},
+		{"select count(*) from t where x = x'00ff'", false},
+		{"select sum(a+1), sum(a*id), sum(a-id), sum(a/7), sum(a%7), sum(r*2), sum(-a) from t", true},
+		{"select sum(case when a > 3 then 1 else 0 end), count(*) filter (where r < 3), sum(a > 100) from t", true},
+		{"select sum(a), count(*)/2, coalesce(sum(a),0), round(avg(r),2), 1+count(*) from t", true},
+		{"select sum(a)::bigint, avg(a)::numeric(10,3) from t", true},
+		{"select count(*) from t having count(*) > 3", true},
+		{"select count(*) from t where a > 100 having count(*) > 100000", true},
+		{"select count(*) from t where a > 100 limit 0", true},
+		{"select avg(a) from t limit 1", true},
+		{"select sum(a) from t where id < 0 and a > 3", false},
+		{"select count(a), sum(a), total(a), avg(a), min(a), max(a) from t where a > 100000", true},
+		{"select sum(9223372036854775807) from t where a > 0", false},
+		{"select sum(a) from (select a, b from t where a > 5) where b > 'text 5'", true},
+		{"select z, count(*), sum(a), avg(r), min(b), max(id) from t group by z", true},
+		{"select b, count(*) from t group by b", true},
+		{"select b, a, count(*), sum(r) from t where a > 3 group by b, a", true},
+		{"select x, count(*), sum(a) from t group by x", true},
+		{"select n, count(*) from t group by n order by n desc", true},
+		{"select a%10, count(*) from t group by a%10 having count(*) > 1900 order by 2 desc, 1", true},
+		{"select f, sum(r), sum(n), count(*) filter (where a > 0) from t group by f", true},
+		{"select d, count(*) from t where a > 1000 group by d", true},
+		{"select count(*) c, z from t group by z order by c, z", true},
+		{"select z, r, count(*) from t group by z", true},
+		{"select z, min(b) from t group by z", true},
+		{"select z, b, min(a) from t group by z", false},
+		{"select x, max(a) from t group by x", true},
+		{"select r, max(a) from t group by r", true},
+		{"select max(a), b from t", false},
+		{"select count(distinct a) from t", false},
+		{"select count(*) from t, t u where t.id = u.id", false},
+		{"select count(*) from t where b like 'text%'", false},
+		{"select count(*) from t where upper(b) = 'TEXT 1'", false},
+		{"select group_concat(b) from t where a = 1", false},
+		{"select count(*) from t where b collate nocase = 'TEXT 1'", false},
+		{"select min(b collate nocase) from t", false},
+		{"select max(id) from t", false},
+		{"select count(*) from t where id between 10 and 20", false},
+		{"select sum(a) over () from t limit 3", false},
+		{"select a, b from t where a > 5 order by count(*) over () limit 1", false},
+	} {
+		c.same(q.sql, q.used)
+	}
+	for _, q := range []struct {
+		sql  string
+		used bool
+		args []sqlapi.Value
+	}{
+		{"select count(*), sum(a) from t where a > $1", true, []sqlapi.Value{val(10)}},
+		{"select count(*) from t where a > $1", true, []sqlapi.Value{val(10.5)}},
+		{"select count(*) from t where a > $1", true, []sqlapi.Value{val(nil)}},
+		{"select count(*) from t where a > $1", false, []sqlapi.Value{val("10")}},
+		{"select count(*) from t where a > $1", false, []sqlapi.Value{val(10)}}, // it has given up once
+		{"select count(*) from t where b > $1", true, []sqlapi.Value{val("text 5")}},
+		{"select count(*) from t where b >= $1", true, []sqlapi.Value{val(5)}},
+		{"select sum(a + $1), $2 from t where r between $3 and $4", true, []sqlapi.Value{val(1), val("x"), val(1.5), val(70)}},
+		{"select count(*) from t where a in ($1, $2, $3, $4)", true, []sqlapi.Value{val(1), val(2), val(3), val(4.5)}},
+		{"select z + $1, count(*) from t group by 1", true, []sqlapi.Value{val(1)}},
+	} {
+		c.same(q.sql, q.used, q.args...)
+	}
+}
+
+// BenchmarkAggregateScan: the statement of dw bench, with the executor and
+// without, over a million rows.
+func BenchmarkAggregateScan(b *testing.B) {
+	e := newEnv(b)
+	c := e.client()
+	c.exec("CREATE TABLE dw_scan(id INTEGER PRIMARY KEY, a INTEGER, b VARCHAR(120))")
+	c.exec("WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < 1000000) " +
+		"INSERT INTO dw_scan SELECT i, i * 7, 'a row of about fifty bytes ...................' FROM g")
+	for _, on := range []string{"on", "off"} {
+		for _, q := range []struct{ name, sql string }{
+			{"ints", "SELECT count(*), sum(a), max(a), avg(id) FROM dw_scan WHERE a >= 0"},
+			{"doubles", "SELECT sum(a * 0.5) FROM dw_scan"},
+			{"group", "SELECT a % 100, count(*), sum(id) FROM dw_scan GROUP BY 1"},
+		} {
+			b.Run(q.name+"/"+on, func(b *testing.B) {
+				c.exec("set enable_aggscan = " + on)
+				b.ReportAllocs()
+				for b.Loop() {
+					c.exec(q.sql)
+				}
+			})
+		}
+	}
+}
