@@ -66,7 +66,7 @@ func compareKeys(key []keyPart, a, b []Value) int {
 }
 
 func newControl(ctx context.Context, r *run) *control {
-	return &control{ctx: ctx, r: r, regs: make([]Value, r.p.regs), recs: map[int32][]Value{}, pseudo: map[int32]int32{}, sorters: map[int32]*sorter{}}
+	return &control{ctx: ctx, r: r, regs: make([]Value, r.p.regs), now: make([]total, len(r.p.aggs)), recs: map[int32][]Value{}, pseudo: map[int32]int32{}, sorters: map[int32]*sorter{}}
 }
 
 // constant is the value of an instruction that makes one.
