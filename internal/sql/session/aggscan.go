@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"runtime"
 	"strings"
@@ -101,6 +102,44 @@ func (p *Portal) scan(c *conn, cs *cstmt) (rows []valueRow, ok bool) {
 	}
 	s.b.scans.done.Add(1)
 	return rows, true
+}
+
+// queryPlan is how a statement begins that EXPLAIN has made one about another.
+var queryPlan = regexp.MustCompile(`(?i)^\s*EXPLAIN\s+QUERY\s+PLAN\s+`)
+
+// explainScan adds a line to a query plan when the executor would run the
+// statement.
+func (p *Portal) explainScan(c *conn, cur *cursor) error {
+	s := p.s
+	at := queryPlan.FindStringIndex(p.st.p.SQL)
+	if at == nil || !p.st.p.fold || p.st.p.Tag != "EXPLAIN" || s.tx.locked || s.vars.get("enable_aggscan") == "off" {
+		return nil
+	}
+	h, is := c.h.(viewer)
+	if !is {
+		return nil
+	}
+	view, err := h.View()
+	if err != nil {
+		return nil
+	}
+	small := view.Pages() < s.b.scans.min
+	view.Close()
+	if small {
+		return nil
+	}
+	if _, err := c.program(p.st.p.SQL[at[1]:]); err != nil {
+		return nil
+	}
+	if err := cur.materialise(); err != nil {
+		return err
+	}
+	if len(cur.rows) > 0 && len(cur.rows[0]) == 4 {
+		zero := sqlapi.Value{Kind: sqlapi.Integer}
+		text := fmt.Sprintf("AGGREGATE SCAN BY THE SERVER'S OWN EXECUTOR, UP TO %d AT A TIME", runtime.GOMAXPROCS(0))
+		cur.rows = append(cur.rows, valueRow{zero, zero, zero, {Kind: sqlapi.Text, Bytes: []byte(text)}})
+	}
+	return nil
 }
 
 // fold runs the program.

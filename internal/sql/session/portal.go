@@ -240,6 +240,10 @@ func (p *Portal) open() (*cursor, error) {
 		cur.rows = rows
 		return cur, err
 	}
+	if err := p.explainScan(c, cur); err != nil {
+		cur.close()
+		return nil, err
+	}
 	return cur, nil
 }
 

@@ -147,7 +147,7 @@ func (s *Store) fill(dst []byte, v *version) error {
 	data := v.data
 	if v.slot.Load() != 0 {
 		var err error
-		if data, err = s.load(v); err == nil && data == nil {
+		if data, err = s.load(v, nil); err == nil && data == nil {
 			err = fmt.Errorf("version %d left the spill file: %w", v.lsn, ErrDamaged)
 		}
 		if err != nil {

@@ -362,7 +362,7 @@ func (s *Store) imageIn(p uint32, lsn base.LSN, buf []byte) (data []byte, have b
 			if v.slot.Load() == 0 {
 				return v.data, v.lsn, nil
 			}
-			if data, err = s.load(v); data != nil || err != nil {
+			if data, err = s.load(v, buf); data != nil || err != nil {
 				return data, v.lsn, err
 			}
 			continue // it has left the chain
@@ -387,14 +387,16 @@ func (s *Store) imageIn(p uint32, lsn base.LSN, buf []byte) (data []byte, have b
 	}
 }
 
-// load reads a version from the spill file into memory of its own; nil when it
-// has left its chain meanwhile.
-func (s *Store) load(v *version) ([]byte, error) {
+// load reads a version from the spill file into b, or with nil into memory of its
+// own; nil when it has left its chain meanwhile.
+func (s *Store) load(v *version, b []byte) ([]byte, error) {
 	slot := v.slot.Load()
 	if slot == slotGone {
 		return nil, nil
 	}
-	b := make([]byte, s.ps)
+	if b == nil {
+		b = make([]byte, s.ps)
+	}
 	lsn, err := s.spill.get(slot, b)
 	if v.slot.Load() != slot { // what was read may be another page already
 		return nil, nil
