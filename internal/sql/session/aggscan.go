@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"runtime"
 	"strings"
@@ -42,7 +43,6 @@ type scanPlan struct {
 type scans struct {
 	done, left atomic.Int64 // run to the end; begun and left to SQLite
 	busy       atomic.Int32 // goroutines beside those of the sessions
-	min        uint32       // pages of a database; see scanPages
 }
 
 // helpers takes as many goroutines as processors are left, at most, so that
@@ -58,6 +58,18 @@ func (n *scans) helpers() int {
 	}
 }
 
+// leastScan is the size of the database, in pages, from which on the session uses
+// the executor.
+func (s *Session) leastScan() uint32 {
+	switch s.vars.get("enable_aggscan") {
+	case "off":
+		return math.MaxUint32
+	case "always":
+		return 0
+	}
+	return scanPages
+}
+
 // viewer is a handle whose snapshot can be read by several goroutines.
 type viewer interface {
 	View() (*pagestore.View, error)
@@ -67,9 +79,10 @@ type viewer interface {
 // SQLite has to; nothing has happened then.
 func (p *Portal) scan(c *conn, cs *cstmt) (rows []valueRow, ok bool) {
 	s := p.s
-	if !p.st.p.fold || p.st.p.Tag != "SELECT" || s.tx.locked || s.vars.get("enable_aggscan") == "off" {
+	if !p.st.p.fold || p.st.p.Tag != "SELECT" || s.tx.locked || s.tx.rec != nil {
 		return nil, false
 	}
+	least := s.leastScan()
 	h, is := c.h.(viewer)
 	if !is || cs.plan.asked && cs.plan.prog == nil {
 		return nil, false
@@ -79,7 +92,7 @@ func (p *Portal) scan(c *conn, cs *cstmt) (rows []valueRow, ok bool) {
 		return nil, false
 	}
 	defer view.Close()
-	if view.Pages() < s.b.scans.min {
+	if view.Pages() < least {
 		return nil, false
 	}
 	if !cs.plan.asked {
@@ -112,7 +125,7 @@ var queryPlan = regexp.MustCompile(`(?i)^\s*EXPLAIN\s+QUERY\s+PLAN\s+`)
 func (p *Portal) explainScan(c *conn, cur *cursor) error {
 	s := p.s
 	at := queryPlan.FindStringIndex(p.st.p.SQL)
-	if at == nil || !p.st.p.fold || p.st.p.Tag != "EXPLAIN" || s.tx.locked || s.vars.get("enable_aggscan") == "off" {
+	if at == nil || !p.st.p.fold || p.st.p.Tag != "EXPLAIN" || s.tx.locked || s.tx.rec != nil {
 		return nil
 	}
 	h, is := c.h.(viewer)
@@ -123,7 +136,7 @@ func (p *Portal) explainScan(c *conn, cur *cursor) error {
 	if err != nil {
 		return nil
 	}
-	small := view.Pages() < s.b.scans.min
+	small := view.Pages() < s.leastScan()
 	view.Close()
 	if small {
 		return nil

@@ -199,7 +199,6 @@ func New(cfg Config) *Backend {
 	if b.files == nil {
 		b.files, _ = sqlitevfs.New(nil, "") // nothing to fail
 	}
-	b.scans.min = scanPages
 	b.limits.Store(&Limits{Lock: cfg.LockTimeout, IdleInWrite: cfg.IdleInWrite})
 	b.wasOpen.Store(isOpen(cfg.DB.Status()))
 	b.mode.Store(uint32(cfg.DB.Mode()))

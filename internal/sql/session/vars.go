@@ -47,7 +47,7 @@ var variables = map[string]variable{
 	"default_transaction_concurrent": {def: "off", check: boolean},
 	"standard_conforming_strings":    {def: "on", check: only("on")},
 	"bytea_output":                   {def: "hex", check: only("hex")}, "synchronous_commit": {def: "on"},
-	"enable_aggscan": {def: "on", check: boolean},
+	"enable_aggscan": {def: "on", check: onOrAlways},
 	"row_security":   {def: "on"}, "check_function_bodies": {def: "on"}, "xmloption": {def: "content"}, "jit": {def: "off"},
 	"lc_messages": {def: "C"}, "lc_monetary": {def: "C"}, "lc_numeric": {def: "C"}, "lc_time": {def: "C"},
 	"default_tablespace": {}, "default_table_access_method": {def: "heap"}, "escape_string_warning": {def: "on"},
@@ -396,6 +396,14 @@ func boolean(v string) (string, error) {
 		return "off", nil
 	}
 	return "", fmt.Errorf("%q is not a boolean", v)
+}
+
+// onOrAlways is a boolean, or always.
+func onOrAlways(v string) (string, error) {
+	if strings.EqualFold(v, "always") {
+		return "always", nil
+	}
+	return boolean(v)
 }
 
 func isolation(v string) (string, error) {

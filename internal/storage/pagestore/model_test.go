@@ -146,6 +146,21 @@ func check(t fataler, h *Handle, want []string, what string) {
 	if n, err := h.ReadAt(b[:16], size); n != 0 || !errors.Is(err, ErrShortRead) {
 		t.Fatalf("%s: read beyond the end: %d, %v", what, n, err)
 	}
+	// A view shows the same to several goroutines, unless the handle writes.
+	v, err := h.View()
+	if err != nil {
+		return
+	}
+	defer v.Close()
+	if int(v.Pages()) != len(want) {
+		t.Fatalf("%s: a view of %d pages, want %d", what, v.Pages(), len(want))
+	}
+	for i, w := range want {
+		got, err := v.Page(uint32(i+1), b)
+		if err != nil || body(got) != w {
+			t.Fatalf("%s: page %d in a view differs, %v", what, i+1, err)
+		}
+	}
 }
 
 // TestModel runs random operations on a store and on a model that copies the

@@ -15,8 +15,8 @@ type View struct {
 }
 
 // View pins the snapshot that the handle has pinned, or the newest hardened one
-// when it has none. The owner of the write lock, whose pages may be private or
-// not hardened, gets ErrBusy.
+// when it has none. The owner of the write lock and a private transaction, whose
+// pages are their own or not hardened, get ErrBusy.
 func (h *Handle) View() (*View, error) {
 	s := h.s
 	if h.level >= LockReserved || h.expired || s.owner.Load() == h {
@@ -27,6 +27,8 @@ func (h *Handle) View() (*View, error) {
 	st := s.hard
 	if h.snap != nil {
 		st = h.snap.state
+	} else if st.lsn < s.opt.Whole {
+		return nil, ErrNotWhole
 	}
 	return &View{s, s.pin(st)}, nil
 }
