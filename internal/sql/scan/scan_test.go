@@ -279,6 +279,76 @@ func TestLarge(t *testing.T) {
 	}
 }
 
+// TestBorders: where a bit can be lost. Tables have one row in a leaf, so that
+// chunks have few rows, unless small says otherwise.
+func TestBorders(t *testing.T) {
+	wide := func(values ...string) string {
+		var b strings.Builder
+		b.WriteString("create table t(id integer primary key, v, w text); begin;")
+		for i, v := range values {
+			fmt.Fprintf(&b, "insert into t values(%d, %s, hex(zeroblob(150)));", i+1, v)
+		}
+		return b.String() + "commit;"
+	}
+	zeros := func(n int) []string {
+		z := make([]string, n)
+		for i := range z {
+			z[i] = "0"
+		}
+		return z
+	}
+	with := func(at map[int]string) []string {
+		z := zeros(400)
+		for i, v := range at {
+			z[i] = v
+		}
+		return z
+	}
+	const all = "select count(v), sum(v), total(v), avg(v), min(v), max(v) from t"
+	for _, c := range []struct {
+		name   string
+		values []string
+		sql    string
+		done   bool
+	}{
+		{"integers", with(map[int]string{3: "9223372036854775000", 399: "-5"}), all, true},
+		{"overflow at the end", with(map[int]string{3: "9223372036854775800", 399: "100"}), all, false},
+		{"overflow on the way", with(map[int]string{3: "9223372036854775800", 300: "100", 301: "-1000"}), all, false},
+		{"overflow on the way down", with(map[int]string{3: "-9223372036854775800", 300: "-100", 301: "1000"}), all, false},
+		{"overflow within a chunk", with(map[int]string{3: "9223372036854775800", 4: "100", 5: "-1000"}), all, false},
+		{"the first of equals", with(map[int]string{1: "7", 2: "7.0", 3: "-7.0", 4: "-7"}), all, true},
+		{"the first of equals, far away", with(map[int]string{1: "7.0", 300: "7", 3: "-7", 301: "-7.0"}), all, true},
+		{"a double last", with(map[int]string{100: "4611686018427387904", 200: "4611686018427387903", 399: "0.5"}), all, true},
+		{"a double first", with(map[int]string{0: "0.5", 100: "9007199254740993", 200: "4611686018427387903", 300: "-4611686018427387905"}), all, true},
+		{"rounding", with(map[int]string{0: "1e16", 100: "1.0", 200: "-1e16", 300: "0.1", 301: "0.2"}), all, true},
+		{"beyond doubles", with(map[int]string{0: "1e308", 100: "1e308", 200: "-1e308"}), all, true},
+		{"infinite", with(map[int]string{0: "9e999", 100: "1.5", 200: "7"}), all, true},
+		{"equal keys", with(map[int]string{1: "7", 2: "7.0", 200: "7.0", 201: "7", 300: "'7'", 301: "x'37'"}), "select v, typeof(v) is not null, count(*) from t group by v", false},
+		{"equal keys", with(map[int]string{1: "7", 2: "7.0", 200: "7.0", 201: "7", 300: "'7'", 301: "x'37'"}), "select v, count(*), sum(id) from t group by v", true},
+		{"equal keys and a column of the largest", with(map[int]string{1: "7", 2: "7.0"}), "select v, max(id) from t group by v", false},
+		{"equal keys in two chunks", with(map[int]string{1: "7", 300: "7.0"}), "select v, max(id) from t group by v", false},
+		{"negative zero", with(map[int]string{1: "-0.0", 2: "0.0"}), "select v, count(*) from t group by v", true},
+		{"integers and doubles side by side", with(map[int]string{1: "9007199254740993", 2: "9007199254740992.0"}), "select v, count(*) from t where v >= 9007199254740992.0 group by v", true},
+	} {
+		db, f := database(t, 512, wide(c.values...))
+		for _, workers := range []int{1, 3} {
+			if done := equal(t, db, f, c.sql, workers); done != c.done {
+				t.Errorf("%s: done: %v", c.name, done)
+			}
+		}
+	}
+	// Every length of a payload around those that fit a page.
+	for _, ps := range []int{512, 1024} {
+		c, f := database(t, ps, fmt.Sprintf(`create table t(id integer primary key, a text, b int);
+			with recursive g(i) as (select 0 union all select i+1 from g where i < %d) insert into t select i, substr(hex(zeroblob(%[1]d)), 1, i), i from g`, 3*ps))
+		for _, sql := range []string{"select min(a), max(a), count(a), sum(b), max(b) from t where b >= 0", "select a, sum(b) from t group by a"} {
+			if !equal(t, c, f, sql, 2) {
+				t.Errorf("pages of %d: %s: not done", ps, sql)
+			}
+		}
+	}
+}
+
 // TestRefused: programs that are not this executor's, and why.
 func TestRefused(t *testing.T) {
 	c, f := database(t, 4096, `create table t(a int, b text collate nocase, c text); create index ti on t(c); create table w(a integer primary key, b) without rowid;

@@ -234,6 +234,14 @@ func TestAggregateScanStates(t *testing.T) {
 	c.exec("rollback")
 	c.is("select max(a) from t", o.exec("select max(a) from t"))
 
+	n = e.b.scans.done.Load()
+	c.exec("begin concurrent; update t set a = 200000 where id = 5000")
+	c.is("select max(a) from t", "200000")
+	if e.b.scans.done.Load() != n {
+		t.Error("the executor read in a transaction with pages of its own")
+	}
+	c.exec("rollback")
+
 	// A temporary table hides one of the same name.
 	c.exec("create temp table t(a int); insert into t values(1), (2)")
 	c.is("select count(*), sum(a) from t where a > 0", "2|3")
