@@ -96,7 +96,7 @@ var dmParams = []Param{
 	{Name: "CONCURRENT_TRX", Kind: KindBool, Default: "0", Dynamic: true, Effective: true, Ours: true,
 		Doc: "Whether BEGIN without ISOLATION LEVEL means BEGIN CONCURRENT, where the session does not set default_transaction_concurrent: the transaction does without the write lock until its COMMIT, which fails with SQLSTATE 40001 when it would answer differently by then."},
 	{Name: "CONCURRENT_TRX_NUM", Kind: KindInt, Max: 1000, Default: "32", Effective: true, Ours: true,
-		Doc: "Most concurrent transactions at a time; each takes about 4 MB. One more waits a quarter of a second and then takes the write lock with its first statement. 0: all do so at once."},
+		Doc: "Most concurrent transactions at a time; each takes some 2 MB. One more waits a quarter of a second and then takes the write lock with its first statement. 0: all do so at once."},
 	{Name: "IDLE_SESSION_TIMEOUT", Kind: KindInt, Max: 2592000, Default: "0", Unit: "s", Dynamic: true, Effective: true, Ours: true,
 		Doc: "How long a session may sit idle outside a transaction before it is ended (SQLSTATE 57P05), where the session does not set idle_session_timeout. 0: without limit."},
 	{Name: "STMT_MEM_LIMIT", Kind: KindInt, Min: 64, Max: 4096, Default: "1024", Unit: "MB", Dynamic: true, Effective: true, Ours: true,

@@ -178,6 +178,43 @@ func TestConcurrentModes(t *testing.T) {
 	e.db.mode.Store(uint32(base.ModePrimary))
 }
 
+// TestConcurrentOnePTX: a concurrent transaction publishes nothing before its
+// COMMIT, and one PTX then, so that a power cut or a takeover finds all of it or
+// nothing (G6, G9). Idle, it is no holder of the lock that has to be ended.
+func TestConcurrentOnePTX(t *testing.T) {
+	e := newEnv(t)
+	a := e.client()
+	a.exec("create table t(id int primary key, v int); create table u(id int primary key)")
+	idle := func() dueKind { a.cmu.Lock(); defer a.cmu.Unlock(); return a.due.kind }
+	for _, end := range []string{"commit", "lock table t; commit", "rollback"} {
+		a.exec("delete from t; delete from u")
+		a.exec("begin concurrent; savepoint s")
+		before := e.db.NextLSN()
+		a.exec("insert into t values(1, 1), (2, 2)")
+		a.exec("insert into u values(1)")
+		a.exec("update t set v = v + 1")
+		if n := e.db.NextLSN() - before; n != 0 || idle() != dueNothing || e.db.store.Owned() {
+			t.Errorf("before %s: %d PTXs, deadline %d, write lock %v", end, n, idle(), e.db.store.Owned())
+		}
+		if strings.HasPrefix(end, "lock") {
+			a.exec("lock table t")
+			if idle() != dueInTx || !e.db.store.Owned() {
+				t.Errorf("with the lock: deadline %d, write lock %v", idle(), e.db.store.Owned())
+			}
+			end = "commit"
+		}
+		a.exec(end)
+		want, rows := base.LSN(1), "2"
+		if end == "rollback" {
+			want, rows = 0, "0"
+		}
+		if n := e.db.NextLSN() - before; n != want {
+			t.Errorf("%s: %d PTXs, want %d", end, n, want)
+		}
+		a.is("select count(*) from t", rows)
+	}
+}
+
 // TestConcurrentLimits: long transactions take the lock, large ones go beside
 // the page cache.
 func TestConcurrentLimits(t *testing.T) {
