@@ -115,15 +115,22 @@ func pgbenchRuns(t *testing.T, sys *dw.System) {
 		{"-i -I dtGvp -s 1", "done in"}, {"-i -s 1", "done in"}, {"-i -s 1 -I dtgvpf --foreign-keys", "done in"},
 		{"-c 4 -j 2 -t 20", "number of failed transactions: 0"}, {"-n -c 4 -t 20 -M prepared", "number of failed transactions: 0"},
 		{"-n -S -c 4 -t 100 -M extended", "number of failed transactions: 0"},
+		{"-n -c 8 -j 2 -t 50 -M prepared --max-tries=100", "number of failed transactions: 0"}, // as concurrent transactions
 	} {
 		args := strings.Fields(x.args)
+		if strings.Contains(x.args, "max-tries") {
+			if out, err := client(t, sys, "alter system set concurrent_trx = 1;", "psql", "-qAt"); err != nil || out != "" {
+				t.Fatalf("%v: %s", err, out)
+			}
+			defer client(t, sys, "alter system set concurrent_trx = 0;", "psql", "-qAt")
+		}
 		out, err := client(t, sys, "", "pgbench", args...)
 		if err != nil || !strings.Contains(out, x.want) || strings.Contains(out, "ERROR") {
 			t.Fatalf("pgbench %s: %v\n%s", x.args, err, out)
 		}
 	}
-	out, err := client(t, sys, "select count(*) = 100000, sum(abalance) = (select sum(bbalance) from pgbench_branches), (select count(*) from pgbench_history) = 160 from pgbench_accounts;", "psql", "-qAt")
-	if err != nil || strings.TrimSpace(out) != "t|t|t" {
+	out, err := client(t, sys, "select count(*) = 100000, sum(abalance) = (select sum(bbalance) from pgbench_branches), (select count(*) from pgbench_history) = 560, sum(abalance) = (select sum(delta) from pgbench_history) from pgbench_accounts;", "psql", "-qAt")
+	if err != nil || strings.TrimSpace(out) != "t|t|t|t" {
 		t.Errorf("after pgbench: %q %v", out, err)
 	}
 	t.Logf("pgbench: %v", time.Since(start).Round(time.Millisecond))

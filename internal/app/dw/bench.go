@@ -72,6 +72,29 @@ var benchRuns = []benchRun{
 	{key: "scan", script: benchScan, title: "Aggregates over a table of one million rows, per second", clients: []int{1}},
 }
 
+// setup makes the tables of the runs.
+func setup(runs []benchRun, postgres bool) (sqls []string) {
+	for _, b := range runs {
+		switch b.key {
+		case "insert":
+			sqls = append(sqls, map[bool]string{false: benchTable, true: benchTablePG}[postgres])
+		case "select":
+			sqls = append(sqls, benchReadTable, benchRows)
+		case "scan":
+			sqls = append(sqls, benchScanTable, benchScanRows)
+		}
+		if postgres && (b.key == "select" || b.key == "scan") {
+			sqls = append(sqls, "VACUUM ANALYZE")
+		}
+	}
+	return sqls
+}
+
+// tpcb reports whether pgbench's own tables are needed.
+func tpcb(runs []benchRun) bool {
+	return slices.ContainsFunc(runs, func(b benchRun) bool { return b.builtin != "" })
+}
+
 // BenchOptions say what Bench measures.
 type BenchOptions struct {
 	Dir     string // of the systems it makes
@@ -115,7 +138,7 @@ func Bench(ctx context.Context, o BenchOptions, bin string, out io.Writer) error
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
 	}
-	targets, err := benchTargets(ctx, o.Dir, o.Port, bin, out)
+	targets, err := benchTargets(ctx, o.Dir, o.Port, runs, bin, out)
 	defer func() {
 		for _, t := range targets {
 			if err := t.stop(context.WithoutCancel(ctx)); err != nil {
@@ -228,7 +251,7 @@ func concurrently(t benchTarget) benchTarget {
 }
 
 // benchTargets starts the systems; those started are returned even on error.
-func benchTargets(ctx context.Context, dir string, port int, bin string, out io.Writer) ([]benchTarget, error) {
+func benchTargets(ctx context.Context, dir string, port int, runs []benchRun, bin string, out io.Writer) ([]benchTarget, error) {
 	var ts []benchTarget
 	for i, n := range []int{1, 0} {
 		o := Options{Dir: filepath.Join(dir, fmt.Sprintf("dw%d", n)), Standbys: n, Mode: "auto", Monitors: n, Port: port + 10*i}
@@ -249,16 +272,16 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 		if err != nil {
 			return ts, err
 		}
-		err = execAll(ctx, c, benchTable, benchReadTable, benchRows, benchScanTable, benchScanRows)
+		err = execAll(ctx, c, setup(runs, false)...)
 		c.Close(ctx)
-		if err == nil {
+		if err == nil && tpcb(runs) {
 			err = ts[len(ts)-1].initTPCB(ctx)
 		}
 		if err != nil {
 			return ts, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	pg, err := startPostgres(ctx, filepath.Join(dir, "pg"), port+20)
+	pg, err := startPostgres(ctx, filepath.Join(dir, "pg"), port+20, runs)
 	if errors.Is(err, errNoPostgres) {
 		fmt.Fprintln(out, "PostgreSQL's server is not installed here; measuring without it")
 		return ts, nil
@@ -266,7 +289,10 @@ func benchTargets(ctx context.Context, dir string, port int, bin string, out io.
 		return ts, err
 	}
 	ts = append(ts, *pg)
-	return ts, pg.initTPCB(ctx)
+	if tpcb(runs) {
+		err = pg.initTPCB(ctx)
+	}
+	return ts, err
 }
 
 // initTPCB makes the tables of pgbench's own scripts.

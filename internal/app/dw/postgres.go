@@ -62,7 +62,7 @@ func (p *postgres) run(ctx context.Context, dir, name string, args ...string) er
 // startPostgres makes a primary and one synchronous standby in dir with
 // default settings (synchronous_commit=on waits for the standby's flush, like
 // a realtime standby survives the loss of either machine).
-func startPostgres(ctx context.Context, dir string, port int) (*benchTarget, error) {
+func startPostgres(ctx context.Context, dir string, port int, runs []benchRun) (*benchTarget, error) {
 	p, err := findPostgres()
 	if err != nil {
 		return nil, err
@@ -102,8 +102,8 @@ func startPostgres(ctx context.Context, dir string, port int) (*benchTarget, err
 		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
 	defer c.Close(ctx)
-	err = execAll(ctx, c, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()",
-		benchTablePG, benchReadTable, benchRows, "VACUUM ANALYZE dw_read", benchScanTable, benchScanRows, "VACUUM ANALYZE dw_scan")
+	sqls := append([]string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"}, setup(runs, true)...)
+	err = execAll(ctx, c, sqls...)
 	if err != nil {
 		return nil, errors.Join(err, stop(context.WithoutCancel(ctx)))
 	}
