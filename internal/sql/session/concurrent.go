@@ -195,15 +195,6 @@ func (p *Portal) concurrently() ([]valueRow, int64, error) {
 // says that it has to be done with the lock, and has done nothing yet.
 func (p *Portal) recorded(c *conn) ([]valueRow, int64, error) {
 	s, r := p.s, p.s.tx.rec
-	cs, err := c.exact(p.st.p.SQL, len(p.st.cols))
-	if err != nil {
-		return nil, 0, err
-	}
-	n := c.natureOf(cs, p.st.p)
-	c.done(cs)
-	if n == locking {
-		return nil, 0, errTrapped
-	}
 	st := r.begin(p, true)
 	c.trapped = false
 	start := time.Now()
@@ -211,8 +202,9 @@ func (p *Portal) recorded(c *conn) ([]valueRow, int64, error) {
 	r.took += time.Since(start)
 	r.pages += c.file.Written()
 	r.now = nil
-	if c.trapped {
+	if c.trapped { // the record goes on without it
 		c.trapped = false
+		r.steps = r.steps[:len(r.steps)-1]
 		return nil, 0, errTrapped
 	}
 	if err != nil {

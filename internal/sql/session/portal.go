@@ -470,6 +470,11 @@ func (p *Portal) exec(c *conn) (rows []valueRow, n int64, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	if c.kind == privateConn && c.natureOf(cs, st.p) == locking {
+		c.trapped = true
+		c.done(cs)
+		return nil, 0, errTrapped
+	}
 	if err := cs.bind(p.params); err != nil {
 		c.done(cs)
 		return nil, 0, err
