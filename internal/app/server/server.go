@@ -103,6 +103,7 @@ type Server struct {
 
 	suspendMu    sync.Mutex
 	suspendTimer *time.Timer
+	alone        atomic.Bool // noteAlone
 }
 
 // Options are what a program or a test adds to the configuration.
@@ -278,6 +279,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 		s.dwLis = s.links.Listen(s.dwLis, s.dw.port(s.name))
 		go s.dw.serve(serve, s.dwLis)
 	}
+	s.startGuards()
 	if cfg.DM.RedosMaxDelay > 0 || s.node != nil {
 		s.log.Info("replication is on", "mal", s.node != nil)
 	}
@@ -361,6 +363,10 @@ func (s *Server) changed() {
 		s.dw.changed()
 	}
 	s.watchSuspend()
+	if s.ship != nil {
+		s.noteAlone()
+	}
+	s.judgeService()
 }
 
 // watchSuspend disconnects every session SESS_FREE_IN_SUSPEND after an archive

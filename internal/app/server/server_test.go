@@ -36,6 +36,8 @@ type pair struct {
 	ports map[string][3]int // SQL, MAL, watcher
 	a, b  *Server
 	ended map[*Server]bool
+	arch  string // REALTIME or TIMELY, and more lines of dmarch.ini before it
+	extra map[string]string
 }
 
 func freePorts(t *testing.T, n int) []int {
@@ -53,9 +55,14 @@ func freePorts(t *testing.T, n int) []int {
 }
 
 // newPair makes the files of both and starts them; both are in Mount.
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T) *pair { return newPairWith(t, "REALTIME", "", nil) }
+
+// newPairWith takes the type of the archives, what stands before them in
+// dmarch.ini, and what is added to the dm.ini of an instance.
+func newPairWith(t *testing.T, typ, arch string, dm map[string]string) *pair {
 	t.Helper()
-	p := &pair{t: t, dir: t.TempDir(), ports: map[string][3]int{}, ended: map[*Server]bool{}}
+	p := &pair{t: t, dir: t.TempDir(), ports: map[string][3]int{}, ended: map[*Server]bool{}, extra: dm,
+		arch: arch + "\n[ARCHIVE_OUT]\nARCH_TYPE = " + typ}
 	free := freePorts(t, 6)
 	p.ports["A"], p.ports["B"] = [3]int(free[:3]), [3]int(free[3:])
 	for _, n := range []string{"A", "B"} {
@@ -88,9 +95,9 @@ func (p *pair) write(n string) {
 	}
 	for name, text := range map[string]string{
 		"dmmal.ini": mal.String(),
-		"dmarch.ini": fmt.Sprintf("[ARCHIVE_REALTIME1]\nARCH_TYPE = REALTIME\nARCH_DEST = %s\n[ARCHIVE_LOCAL1]\nARCH_TYPE = LOCAL\nARCH_DEST = %s\nARCH_FILE_SIZE = 64\nARCH_SPACE_LIMIT = 0\n",
+		"dmarch.ini": fmt.Sprintf(p.arch+"\nARCH_DEST = %s\n[ARCHIVE_LOCAL1]\nARCH_TYPE = LOCAL\nARCH_DEST = %s\nARCH_FILE_SIZE = 64\nARCH_SPACE_LIMIT = 0\n",
 			other, filepath.Join(dir, "arch")),
-		"dm.ini": fmt.Sprintf("INSTANCE_NAME = %s\nPORT_NUM = %d\nLISTEN_IP = 127.0.0.1\nMAL_INI = 1\nARCH_INI = 1\nALTER_MODE_STATUS = 1\nBUFFER = 8\nCTL_PATH = %s\nSYSTEM_PATH = %s\nCONFIG_PATH = %s\nLOG_PATH = 1.log\nLOG_PATH = 2.log\n",
+		"dm.ini": fmt.Sprintf("INSTANCE_NAME = %s\nPORT_NUM = %d\nLISTEN_IP = 127.0.0.1\nMAL_INI = 1\nARCH_INI = 1\nALTER_MODE_STATUS = 1\nBUFFER = 8\nCTL_PATH = %s\nSYSTEM_PATH = %s\nCONFIG_PATH = %s\nLOG_PATH = 1.log\nLOG_PATH = 2.log\n"+p.extra[n],
 			n, p.ports[n][0], filepath.Join(dir, "dm.ctl"), dir, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

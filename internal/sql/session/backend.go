@@ -158,8 +158,9 @@ type Backend struct {
 	quiet    atomic.Int32 // > 0: statements that need the database are refused
 	quietMsg string
 	wasOpen  atomic.Bool
-	mode     atomic.Uint32 // base.Mode, as StatusChanged last saw it
-	modeGen  atomic.Uint64 // changes with mode and status, for ParameterStatus
+	unserved atomic.Pointer[string] // why a standby serves no reads; nil: it does
+	mode     atomic.Uint32          // base.Mode, as StatusChanged last saw it
+	modeGen  atomic.Uint64          // changes with mode and status, for ParameterStatus
 }
 
 // New makes a Backend. Nothing is opened before the first statement.
@@ -227,10 +228,24 @@ func (b *Backend) shut() bool { return b.standby() || !isOpen(b.cfg.DB.Status())
 // tables reports whether tables can be used: status Open or Suspend and no
 // Quiesce under way.
 func (b *Backend) tables() bool {
-	if !isOpen(b.cfg.DB.Status()) {
+	if !isOpen(b.cfg.DB.Status()) || b.unserved.Load() != nil {
 		return false
 	}
 	return b.quiet.Load() == 0
+}
+
+// Unserved makes tables inaccessible for a reason of which the sessions know
+// nothing (DW_CONSISTENCY_CHECK); an empty one ends that. Statements that run are
+// left to end. It returns the reason until now.
+func (b *Backend) Unserved(why string) (was string) {
+	var p *string
+	if why != "" {
+		p = &why
+	}
+	if old := b.unserved.Swap(p); old != nil {
+		was = *old
+	}
+	return was
 }
 
 func (b *Backend) notOpen() *sqlapi.Error {
@@ -238,6 +253,10 @@ func (b *Backend) notOpen() *sqlapi.Error {
 	defer b.mu.Unlock()
 	if b.quiet.Load() > 0 {
 		return &sqlapi.Error{Code: codeNotNow, Message: "the database is changing its status: " + b.quietMsg}
+	}
+	if why := b.unserved.Load(); why != nil && isOpen(b.cfg.DB.Status()) {
+		return &sqlapi.Error{Code: codeNotNow, Message: "this standby serves no reads now: " + *why,
+			Hint: "V$ views and administration work; the primary serves reads."}
 	}
 	return &sqlapi.Error{Code: codeNotNow,
 		Message: "database is in status " + b.cfg.DB.Status().String() + ": tables cannot be accessed",
