@@ -103,8 +103,10 @@ func (d *db) Ship(_ context.Context, p *redo.Package) error {
 	return d.to.e.AppendForeign(context.Background(), []*redo.Package{p})
 }
 func (d *db) ShipTimely(context.Context, *redo.Package) error { return nil }
-func (d *db) Release(context.Context, *redo.Package) error    { return nil }
-func (d *db) Hardened(base.Position)                          {}
+func (d *db) Release(context.Context, *redo.Package) (time.Time, error) {
+	return time.Time{}, nil
+}
+func (d *db) Hardened(base.Position) {}
 
 // work commits n random transactions: most small, some large enough for parts,
 // some that make the file shorter.

@@ -348,7 +348,7 @@ func (e *Engine) flush(ctx context.Context, s *ship.Shipper, p *redo.Package) er
 	if e.Stall != nil {
 		e.Stall()
 	}
-	if err := s.Release(ctx, p); err != nil {
+	if _, err := s.Release(ctx, p); err != nil {
 		return e.failed(err)
 	}
 	e.mu.Lock()

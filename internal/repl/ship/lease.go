@@ -25,40 +25,47 @@ func passed(from, to time.Time) time.Duration {
 // has taken this package, sent less than standby.Lease ago, and promised to wait
 // longer than that. Where the answers are older, because this process stood
 // still or the disk was slow, the package is sent once more: a standby that may
-// have taken over refuses it, and the send has failed (G3).
-func (s *Shipper) Release(ctx context.Context, pkg *redo.Package) error {
+// have taken over refuses it, and the send has failed (G3). They
+// may be acknowledged until the time returned; zero: always, no archive is Valid.
+func (s *Shipper) Release(ctx context.Context, pkg *redo.Package) (time.Time, error) {
 	for range leaseTries {
-		todo, err := s.overdue()
+		todo, until, err := s.overdue()
 		if err != nil || len(todo) == 0 {
-			return err
+			return until, err
 		}
 		if err := s.renew(ctx, pkg, todo); err != nil {
-			return err
+			return time.Time{}, err
 		}
 	}
-	todo, err := s.overdue()
+	todo, until, err := s.overdue()
 	if err != nil || len(todo) == 0 {
-		return err
+		return until, err
 	}
 	t := todo[0]
-	return s.outcome(t, pkg, mal.KindRecover, base.Errorf(CodeLease, "its answers take longer than %v", standby.Lease))
+	return time.Time{}, s.outcome(t, pkg, mal.KindRecover, base.Errorf(CodeLease, "its answers take longer than %v", standby.Lease))
 }
 
-// overdue lists the standbys whose promise is too old to acknowledge by.
-func (s *Shipper) overdue() ([]*target, error) {
+// overdue lists the standbys whose promise is too old to acknowledge by, and
+// tells until when those of the others are good.
+func (s *Shipper) overdue() (todo []*target, until time.Time, err error) {
 	now := s.cfg.Clock.Now()
-	var todo []*target
 	for _, t := range s.targets {
 		if err := t.holds(); err != nil {
-			return nil, err
+			return nil, time.Time{}, err
 		}
 		t.mu.Lock()
-		if t.state == base.ArchValid && passed(t.leased, now) >= standby.Lease {
-			todo = append(todo, t)
-		}
+		valid, end := t.state == base.ArchValid, t.leased.Add(standby.Lease)
+		late := passed(t.leased, now) >= standby.Lease
 		t.mu.Unlock()
+		switch {
+		case !valid:
+		case late:
+			todo = append(todo, t)
+		case until.IsZero() || end.Before(until):
+			until = end
+		}
 	}
-	return todo, nil
+	return todo, until, nil
 }
 
 // renew sends a package again to standbys that have it.

@@ -158,9 +158,12 @@ type Backend struct {
 	quiet    atomic.Int32 // > 0: statements that need the database are refused
 	quietMsg string
 	wasOpen  atomic.Bool
-	unserved atomic.Pointer[string] // why a standby serves no reads; nil: it does
-	mode     atomic.Uint32          // base.Mode, as StatusChanged last saw it
-	modeGen  atomic.Uint64          // changes with mode and status, for ParameterStatus
+	// leaseOver: no commit may be acknowledged, for too much time has passed since
+	// it was released (G3); nil: there is no such thing.
+	leaseOver func() bool
+	unserved  atomic.Pointer[string] // why a standby serves no reads; nil: it does
+	mode      atomic.Uint32          // base.Mode, as StatusChanged last saw it
+	modeGen   atomic.Uint64          // changes with mode and status, for ParameterStatus
 }
 
 // New makes a Backend. Nothing is opened before the first statement.
@@ -196,6 +199,9 @@ func New(cfg Config) *Backend {
 		files: cfg.Files}
 	if h, ok := cfg.DB.(interface{ HardenedAt() int64 }); ok {
 		b.hardenedAt = h.HardenedAt
+	}
+	if l, ok := cfg.DB.(interface{ LeaseOver() bool }); ok {
+		b.leaseOver = l.LeaseOver
 	}
 	if b.files == nil {
 		b.files, _ = sqlitevfs.New(nil, "") // nothing to fail

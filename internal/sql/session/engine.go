@@ -35,6 +35,13 @@ func (d engineDB) HardenedAt() int64 {
 	}
 	return 0
 }
+
+// LeaseOver tells that no commit may be acknowledged any more that was released
+// before (G3).
+func (d engineDB) LeaseOver() bool {
+	e, ok := d.Engine.(interface{ LeaseOver() bool })
+	return ok && e.LeaseOver()
+}
 func (d engineDB) CheckPages(ctx context.Context, progress func(done, total uint32), bad func(page uint32, offset int64, err error)) error {
 	return d.Store().CheckPages(ctx, progress, bad)
 }

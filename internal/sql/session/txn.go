@@ -195,6 +195,10 @@ func (s *Session) waitHardened(lsn base.LSN) error {
 		return &sqlapi.Error{Code: "08007", Message: "the outcome of the commit is not known", Detail: err.Error()}
 	}
 	s.committed()
+	if s.b.leaseOver != nil && s.b.leaseOver() {
+		return &sqlapi.Error{Code: "08007", Message: "the outcome of the commit is not known",
+			Detail: "This database stood still when it was about to acknowledge the commit; another one may have taken over, which has the commit then."}
+	}
 	return nil
 }
 

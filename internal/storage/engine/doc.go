@@ -131,8 +131,9 @@ type Shipper interface {
 	// Release is asked last, when the package is everywhere and its commits are
 	// about to be acknowledged. An error means that a standby that may have taken
 	// over meanwhile cannot be excluded (G3); the package waits as after any
-	// failed send.
-	Release(ctx context.Context, pkg *redo.Package) error
+	// failed send. They may be acknowledged until the time it returns, always if
+	// that is zero.
+	Release(ctx context.Context, pkg *redo.Package) (until time.Time, err error)
 	// Hardened tells, without blocking, how far this database is safe on disk.
 	Hardened(pos base.Position)
 }
@@ -141,8 +142,10 @@ type noShipper struct{}
 
 func (noShipper) Ship(context.Context, *redo.Package) error       { return nil }
 func (noShipper) ShipTimely(context.Context, *redo.Package) error { return nil }
-func (noShipper) Release(context.Context, *redo.Package) error    { return nil }
-func (noShipper) Hardened(base.Position)                          {}
+func (noShipper) Release(context.Context, *redo.Package) (time.Time, error) {
+	return time.Time{}, nil
+}
+func (noShipper) Hardened(base.Position) {}
 
 // Positions are the places of a database in the redo of its group (manual 2.2.5, 2.2.8).
 type Positions struct {

@@ -66,7 +66,8 @@ type Engine struct {
 	buf      redoBuffer
 	pending  *pending // of the flusher
 	hardened atomic.Uint64
-	hardAt   atomic.Int64 // when it last moved, Unix nanoseconds
+	until    atomic.Pointer[time.Time] // Shipper.Release, of the newest package
+	hardAt   atomic.Int64              // when it last moved, Unix nanoseconds
 	times    stageTimes
 
 	ctx     context.Context // done when the engine stops

@@ -139,14 +139,27 @@ func TestRelease(t *testing.T) {
 	if err := d.e.OpenDatabase(t.Context()); !errors.Is(err, ErrSuspended) {
 		t.Fatalf("opened without a lease: %v", err)
 	}
+	if d.e.LeaseOver() {
+		t.Fatal("a lease that was not given is over")
+	}
 	s.mu.Lock()
-	s.failR = nil
+	s.failR, s.until = nil, time.Now().Add(time.Hour)
 	s.mu.Unlock()
 	if err := d.e.OpenDatabase(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if d.e.Hardened() != lsn || s.ships != 1 || s.released != 3 {
 		t.Fatalf("hardened %d of %d, sends %d, asked %d times", d.e.Hardened(), lsn, s.ships, s.released)
+	}
+	if d.e.LeaseOver() {
+		t.Fatal("the lease is over at once")
+	}
+	s.mu.Lock()
+	s.until = time.Now().Add(-time.Millisecond)
+	s.mu.Unlock()
+	d.commit(1)
+	if !d.e.LeaseOver() {
+		t.Fatal("the lease is never over")
 	}
 }
 

@@ -146,7 +146,7 @@ func (e *Engine) pass(p *pending, ship Shipper) error {
 	switch p.stage {
 	case stageShip:
 		if err := ship.Ship(e.ctx, p.pkg); err != nil {
-			return e.sendFailed("realtime", p.pkg, err)
+			return e.sendFailed("realtime archive", p.pkg, err)
 		}
 	case stageLog:
 		e.buf.shipped()
@@ -161,7 +161,7 @@ func (e *Engine) pass(p *pending, ship Shipper) error {
 		e.mu.Unlock()
 	case stageTimely:
 		if err := ship.ShipTimely(e.ctx, p.pkg); err != nil {
-			return e.sendFailed("timely", p.pkg, err)
+			return e.sendFailed("timely archive", p.pkg, err)
 		}
 	case stageArch:
 		if e.arch == nil {
@@ -171,9 +171,11 @@ func (e *Engine) pass(p *pending, ship Shipper) error {
 			return fmt.Errorf("write local archive: %w", err)
 		}
 	case stageRelease:
-		if err := ship.Release(e.ctx, p.pkg); err != nil {
+		until, err := ship.Release(e.ctx, p.pkg)
+		if err != nil {
 			return e.sendFailed("lease", p.pkg, err)
 		}
+		e.until.Store(&until)
 	}
 	return nil
 }
@@ -182,7 +184,7 @@ func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
 	if e.ctx.Err() != nil {
 		return e.ctx.Err()
 	}
-	reason := fmt.Sprintf("%s archive of package %d failed: %v", what, pkg.GSEQ, err)
+	reason := fmt.Sprintf("%s of package %d failed: %v", what, pkg.GSEQ, err)
 	e.suspend(reason, causeSend)
 	return fmt.Errorf("%w: %s", ErrSuspended, reason)
 }

@@ -293,6 +293,7 @@ type spy struct {
 	fail     error // Ship answers it
 	failT    error // ShipTimely
 	failR    error // Release
+	until    time.Time
 	released int
 	hook     func(pkg *redo.Package)
 	hardened base.Position
@@ -317,11 +318,11 @@ func (s *spy) ShipTimely(context.Context, *redo.Package) error {
 	defer s.mu.Unlock()
 	return s.failT
 }
-func (s *spy) Release(context.Context, *redo.Package) error {
+func (s *spy) Release(context.Context, *redo.Package) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.released++
-	return s.failR
+	return s.until, s.failR
 }
 func (s *spy) Hardened(p base.Position) {
 	s.mu.Lock()

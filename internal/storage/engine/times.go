@@ -29,3 +29,15 @@ func (e *Engine) FlushTimes() (realtime, log, timely, archive *metrics.Histogram
 // HardenedAt tells when the hardened LSN last moved, in Unix nanoseconds; 0
 // when it has not since the start.
 func (e *Engine) HardenedAt() int64 { return e.hardAt.Load() }
+
+// LeaseOver reports that so much time has passed since the newest package was
+// released that its commits must not be acknowledged any more: this process stood
+// still, and another database may have become primary (G3).
+func (e *Engine) LeaseOver() bool {
+	until := e.until.Load()
+	if until == nil || until.IsZero() {
+		return false
+	}
+	now := e.cfg.Clock.Now() // the wall clock too: the monotonic one does not count the machine's sleep
+	return now.After(*until) || now.Round(0).After(until.Round(0))
+}
