@@ -2,6 +2,8 @@
 # make up      build, then start a whole local system (primary, standby, monitor)
 # make down    stop it
 # make check   format, vet, staticcheck, layers, generated files current
+# make cover   fails unless the tests of the packages that decide reach every statement of them (part of make check)
+# make mutants the rules of those packages broken one at a time: the tests must notice (part of make test)
 # make test    every test, under ten minutes on two cores
 # make bench   throughput against PostgreSQL on this machine
 # make sim     lives of the watchers' and monitors' decisions in virtual time, SEEDS of them; goes on where it stopped
@@ -15,7 +17,7 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 
 export CGO_ENABLED := 0
 
-.PHONY: build up down deps check test race fuzz bench sim chaos large generate clean
+.PHONY: build up down deps check test race fuzz bench sim chaos mutants cover large generate clean
 
 # One build for all programs, with the flags of the tests, so that both share
 # what is compiled; the SQL engine takes a minute or two the first time.
@@ -39,10 +41,20 @@ check:
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GO) test ./test ./internal/config
+	$(MAKE) cover
+
+# Every statement of the packages that decide is reached by their tests.
+DECISIONS := ./internal/ha/fsm ./internal/ha/confirm ./internal/ha/cond
+cover:
+	@f=$$(mktemp); trap 'rm -f $$f' EXIT; \
+		DW_SIM_SEEDS=20 $(GO) test -coverprofile=$$f -coverpkg=$$(echo $(DECISIONS) | tr ' ' ,) $(DECISIONS) >/dev/null && \
+		$(GO) tool cover -func=$$f | awk '!/100.0%$$/ && $$2 != "event" && $$2 != "action" {print} /^total/ && $$NF == "100.0%" {ok = 1} \
+			END {if (!ok) {print "the tests of $(DECISIONS) do not reach every statement"; exit 1}}'
 
 # Real processes have the machine to themselves: they come last. The timeout is
 # per package.
 test: export DW_SIM_SEEDS ?= 10000
+test: export DW_MUTANT_SEEDS ?= 200
 test: deps build
 	$(GO) test -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep --line-buffered -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'
@@ -68,6 +80,12 @@ SEEDS ?= 10000
 sim: deps
 	DW_SIM_SEEDS=$(SEEDS) DW_SIM_FILE=$(CURDIR)/.sim-seeds $(GO) test -count=1 -timeout 0 -run '^TestSeeds$$' -v ./internal/ha/fsm
 
+# Which suite notices each broken rule, and after how many lives. Several rules
+# stand behind another one and are noticed by stories only.
+mutants: export DW_MUTANT_SEEDS ?= 2000
+mutants: deps
+	$(GO) test -count=1 -timeout 0 -run '^TestMutants$$' -v ./test/mutants
+
 CHAOS_FUZZTIME ?= 60s
 
 # Long runs of the end-to-end tests that can be made longer; CONTRIBUTING.md
@@ -86,6 +104,7 @@ chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
+	$(MAKE) mutants
 	$(MAKE) sim SEEDS=20000
 
 # Transactions of ten million rows, values of 100 MB, on servers with

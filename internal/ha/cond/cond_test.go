@@ -132,3 +132,35 @@ func TestConfirmElsewhereRefuses(t *testing.T) {
 		t.Fatal(l.Why())
 	}
 }
+
+func TestWhatIsNotThere(t *testing.T) {
+	v := group()
+	a, b := v.Peers[0], v.Peers[1]
+	b.Status.Inst.Links, b.Status.Remotes = nil, nil
+	if _, ok := b.Link("A"); ok {
+		t.Error("a link nobody reported")
+	}
+	if _, ok := b.Remote("A"); ok {
+		t.Error("a watcher nobody reported")
+	}
+	if _, ok := v.Find("X"); ok {
+		t.Error("X is found")
+	}
+	v.Peers[0] = Peer{Addr: "A"}
+	if l := Takeover(v, v.Peers[1], TakeoverOptions{}); l.OK() || !strings.Contains(l.Why(), "no message of a primary") {
+		t.Error(l.Why())
+	}
+	// An archive that is neither realtime nor timely says nothing of who can join.
+	a.Status.State, a.Status.Config.Mode = proto.DWConfirm, "AUTO"
+	a.Status.Inst.Status = base.StatusSuspend
+	a.Status.Inst.Archives = append(a.Status.Inst.Archives, proto.ArchStatus{Inst: "C", Type: base.ArchLocal, State: base.ArchValid})
+	v = group()
+	v.Peers[2].Status.Inst.Lineage = base.Lineage{{ID: 1, TGUID: "other"}}
+	req := proto.ConfirmRequest{Status: a.Status, Failed: []string{"B"}}
+	for i := range req.Status.Inst.Archives[:2] {
+		req.Status.Inst.Archives[i].State = base.ArchInvalid
+	}
+	if l := Failover(v, req); !l.OK() {
+		t.Error(l.Why())
+	}
+}

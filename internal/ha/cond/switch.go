@@ -57,7 +57,7 @@ type TakeoverOptions struct {
 // Takeover lists the conditions under which target may take over from the
 // failed primary (manual 6.6; 4.3 with Auto).
 func Takeover(v View, target Peer, o TakeoverOptions) List {
-	var l List
+	l := make(List, 0, 24)
 	p, err := v.LastPrimary()
 	if err != nil {
 		l.Add(false, "messages of the failed primary were received", "%v", err)

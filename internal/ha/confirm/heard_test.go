@@ -97,3 +97,27 @@ func TestTakeoverCameToNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatWaitedIsNotHeard: a monitor that stood still takes nothing from the
+// connections it then drops: a report or request of unknown age neither counts
+// as heard nor is answered.
+func TestWhatWaitedIsNotHeard(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	r.now = r.now.Add(8 * time.Second)
+	r.report(standby("B", "A", 3, 999, false))
+	i := r.s.byInst("B")
+	if r.s.meta[i].fresh || r.s.peers[i].Status.Inst.Keep.LSN == 999 {
+		t.Fatal("a report that waited counts as heard")
+	}
+	r.run(time.Second, primary("A", 3, 0), standby("B", "A", 3, 100, true), standby("C", "A", 3, 100, true))
+	if !r.s.meta[i].fresh {
+		t.Fatal("B has reported since")
+	}
+	r.now = r.now.Add(8 * time.Second)
+	a := primary("A", 3, 0)
+	a.State, a.Inst.Status = proto.DWConfirm, base.StatusSuspend
+	if _, ok := answer(r.do(Ask{1, proto.ConfirmRequest{Status: a, Failed: []string{"C"}}})); ok {
+		t.Fatal("a request that waited was answered")
+	}
+}

@@ -26,6 +26,10 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	if s.noteTime(now) || stalled {
 		s.forget(now)
 		out = append(out, Reconnect{}, Tell{fmt.Sprintf("this monitor stood still for more than half of DW_ERROR_TIME in group %s: waiting for fresh reports", s.cfg.Group)})
+		switch ev.(type) {
+		case Report, Ask:
+			return out // it has waited in the connection that is dropped now
+		}
 	}
 	switch e := ev.(type) {
 	case Report:

@@ -120,6 +120,9 @@ func (s *State) decide(now time.Time, tell bool) []Action {
 	var best cond.Peer
 	var whys string
 	for _, t := range v.Standbys() {
+		if m := s.metaOf(t); !tell && (!m.fresh || !m.onLink || !t.Status.Inst.ValidClaim) {
+			continue // conditions that fail most often; nobody asks which
+		}
 		l := s.Takeover(t.Inst(), true, now)
 		if !l.OK() {
 			whys += t.Inst() + ": " + l.Why() + ". "

@@ -153,7 +153,7 @@ func (x *m) decideConfirm() {
 		return
 	}
 	if !x.ready() {
-		x.why("the connection to the instance is being restored")
+		x.whyUnready()
 		return
 	}
 	in := x.In.Status
@@ -241,9 +241,6 @@ func (x *m) withoutMonitor(failed []string) {
 	}
 	if !x.Cfg.FailoverForce {
 		x.why("no confirm monitor is connected and DW_FAILOVER_FORCE is 0")
-		return
-	}
-	if x.In.Status.Status != base.StatusSuspend {
 		return
 	}
 	if w := x.commandElsewhere(); w != "" {

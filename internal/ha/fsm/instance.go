@@ -178,8 +178,12 @@ func (x *m) guard() {
 		return
 	}
 	x.why("the instance is not running or does not answer since %s", x.In.Lost.Format(time.DateTime))
-	if !x.Cfg.AutoRestart {
+	switch {
+	case !x.Cfg.AutoRestart:
 		x.why("INST_AUTO_RESTART is 0: start the instance by hand")
+		return
+	case x.Cfg.StartupCmd == "":
+		x.why("INST_STARTUP_CMD is not set: start the instance by hand")
 		return
 	}
 	x.start("INST_AUTO_RESTART")
@@ -204,6 +208,13 @@ func (x *m) start(why string) {
 // ready: the instance answers and is done with its own start.
 func (x *m) ready() bool {
 	return x.In.OK && x.In.Link
+}
+
+// whyUnready: what is wrong with an instance that has failed guard says.
+func (x *m) whyUnready() {
+	if x.In.OK {
+		x.why("the connection to the instance is being restored")
+	}
 }
 
 // effectiveClaim is the claim to take over as others should see it.

@@ -188,7 +188,8 @@ func (d *mdb) sendAll(e entry, at int) bool {
 		if a == nil || a.state != base.ArchValid {
 			continue
 		}
-		a.failed = !(d.w.reach(d.ep, d.w.dbs[n].ep) && d.w.dbs[n].accept(d, e, at))
+		s := d.w.dbs[n]
+		a.failed = !(d.w.passes(d, s) && s.accept(d, e, at) && d.w.passes(s, d))
 		ok = ok && !a.failed
 	}
 	return ok
@@ -212,7 +213,7 @@ func (d *mdb) chatter() {
 	}
 	for _, n := range d.w.names {
 		s := d.w.dbs[n]
-		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.reach(d.ep, d.w.dbs[n].ep) {
+		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.passes(d, s) {
 			continue
 		}
 		if r, _ := d.lin.Compare(s.lin); r != base.Equal && r != base.RemoteContained {
@@ -285,7 +286,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 			d.claim = ""
 		}
 	case proto.CmdSetArch:
-		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.reach(d.ep, "d:"+c.Inst) {
+		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.both(d, d.w.dbs[c.Inst]) {
 			return fail("cannot be told")
 		}
 		for _, n := range d.w.names {
@@ -308,7 +309,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		d.keep, d.lease.frozen = nil, false
 	case proto.CmdArchSend:
 		s := d.w.dbs[c.Inst]
-		if !d.w.reach(d.ep, "d:"+c.Inst) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
+		if !d.w.both(d, s) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
 			return fail("cannot send")
 		}
 		// The standby takes nothing of a lineage that its own does not begin
@@ -344,6 +345,7 @@ func (d *mdb) report() proto.InstanceStatus {
 	if d.keep != nil {
 		st.Keep = d.pos(len(d.log) + 1)
 	}
+	st.Archives, st.Links = make([]proto.ArchStatus, 0, len(d.w.names)), make([]proto.MALLink, 0, len(d.w.names))
 	for _, n := range d.w.names {
 		if n == d.name {
 			continue
@@ -351,7 +353,7 @@ func (d *mdb) report() proto.InstanceStatus {
 		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: d.w.archType(), State: d.arch[n].state, SendFailed: d.arch[n].failed,
 			RecentSends: 8, RecentTime: 8 * d.arch[n].slow.Microseconds()})
 		o := d.w.dbs[n]
-		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.reach(d.ep, d.w.dbs[n].ep)})
+		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.both(d, o)})
 	}
 	return st
 }

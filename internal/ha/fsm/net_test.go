@@ -72,6 +72,8 @@ type pipe struct {
 type end struct {
 	*pipe
 	last time.Time // what is sent arrives in order
+	mute bool      // what is sent waits: the connection stands, nothing comes through this way
+	held []event
 }
 
 // conn is a connection that comes and goes.
@@ -79,6 +81,7 @@ type conn struct {
 	*pipe
 	on         func() bool
 	upf, downf func()
+	mon        bool // to the confirm monitor
 }
 
 func link(a, b string) string {
@@ -119,14 +122,44 @@ func (w *world) send(a, b string, f func()) {
 		at = e.last
 	}
 	e.last = at
+	if e.mute {
+		e.held = append(e.held, event{pipe: e.pipe, epoch: e.epoch, run: f})
+		return
+	}
 	w.n++
 	w.q.push(event{at, w.n, e.pipe, e.epoch, f})
 }
 
+// mute lets nothing through from a to b; unmute delivers what has waited.
+func (w *world) mute(a, b string) {
+	w.end(a, b).mute = true
+	w.muted = append(w.muted, w.end(a, b))
+}
+
+func (w *world) unmute() {
+	for _, e := range w.muted {
+		e.mute = false
+		for _, h := range e.held {
+			w.n++
+			h.at, h.n = w.now.Add(ms(1)), w.n
+			w.q.push(h)
+		}
+		e.held = nil
+	}
+	w.muted = nil
+}
+
+// passes: packages from database a reach database b.
+func (w *world) passes(a, b *mdb) bool {
+	return w.reach(a.ep, b.ep) && (len(w.muted) == 0 || !w.end(a.ep, b.ep).mute)
+}
+
+func (w *world) both(a, b *mdb) bool { return w.passes(a, b) && w.passes(b, a) }
+
 // connect lists the connections and what their ends learn of them.
 func (w *world) connect() {
 	add := func(a, b string, on func() bool, upf, downf func()) {
-		w.conns = append(w.conns, conn{w.end(a, b).pipe, on, upf, downf})
+		w.conns = append(w.conns, conn{w.end(a, b).pipe, on, upf, downf, b == "m:"})
 	}
 	for i, a := range w.names {
 		x, d := w.ws[a], w.dbs[a]
@@ -149,6 +182,34 @@ func (w *world) connect() {
 				w.ev(a, fsm.RemoteDown{Inst: b})
 				w.ev(b, fsm.RemoteDown{Inst: a})
 			})
+		}
+	}
+}
+
+// addViewer lets an ordinary monitor watch the group.
+func (w *world) addViewer() {
+	w.viewer = confirm.New(confirm.Config{Group: "G", ViewOnly: true, ErrorTime: w.cfg.ErrorTime, Addrs: w.names}, confirm.Record{}, w.now)
+	w.viewed = true
+	for _, a := range w.names {
+		x := w.ws[a]
+		w.conns = append(w.conns, conn{w.end(x.me, "v:").pipe, func() bool { return x.up }, func() {
+			w.ev(a, fsm.MonUp{ID: "view"})
+			w.view(confirm.Link{Addr: a, Up: true})
+			w.broadcast(x)
+		}, func() {
+			w.ev(a, fsm.MonDown{ID: "view"})
+			w.view(confirm.Link{Addr: a})
+		}, false})
+	}
+}
+
+// view shows an event to the ordinary monitor, which decides nothing.
+func (w *world) view(e confirm.Event) {
+	for _, a := range w.viewer.Advance(e, w.now) {
+		switch a.(type) {
+		case confirm.Tell, confirm.Reconnect:
+		default:
+			w.bad("an ordinary monitor does %T", a)
 		}
 	}
 }

@@ -25,9 +25,6 @@ func (x *m) run(p proc) {
 // next sends the next order of the sequence, or ends it.
 func (x *m) next() {
 	p := x.p
-	if p == nil || p.wait != 0 || len(p.asked) > 0 {
-		return
-	}
 	if len(p.steps) == 0 {
 		x.procDone()
 		return
@@ -113,7 +110,7 @@ func (x *m) procFailed(why string) {
 	p := x.p
 	x.p = nil
 	x.log("sequence failed", "what", procNames[p.kind], "error", why)
-	x.notBefore = x.now.Add(procPause)
+	x.notBefore, x.lastFail = x.now.Add(procPause), procNames[p.kind]+" failed: "+why
 	if p.reply != nil {
 		x.answer(*p.reply, codeFail, "%s failed: %s", procNames[p.kind], why)
 	}

@@ -33,6 +33,7 @@ func (x *m) decideOpen() {
 		return
 	}
 	if !x.ready() {
+		x.whyUnready()
 		return
 	}
 	in := x.In.Status
@@ -73,13 +74,8 @@ func (x *m) decideOpen() {
 	}
 }
 
-// RecoverConditions says whether standby n can be recovered now, and why not:
-// what `check recover` prints. An empty reason means that it needs none.
-func (s State) RecoverConditions(n string, now time.Time) (bool, string) {
-	x := &m{State: &s, now: now}
-	return x.canRecover(n)
-}
-
+// canRecover says whether standby n can be recovered now, and why not; no reason
+// means that it needs none. A primary that is Open asks.
 func (x *m) canRecover(n string) (bool, string) {
 	a, ok := x.arch(n)
 	if !ok || a.State != base.ArchInvalid {
@@ -88,8 +84,6 @@ func (x *m) canRecover(n string) (bool, string) {
 	in, r := x.In.Status, x.remote(n)
 	ri := r.Status.Inst
 	switch {
-	case in.Mode != base.ModePrimary || in.Status != base.StatusOpen:
-		return false, "the local database is " + in.Mode.String() + "/" + in.Status.String()
 	case !x.alive(n, x.now):
 		return false, "its watcher does not answer"
 	case !r.Link:
@@ -135,6 +129,7 @@ func (x *m) decideRecovery() {
 	in := x.In.Status
 	switch {
 	case !x.ready():
+		x.whyUnready()
 		return
 	case in.Mode != base.ModePrimary || in.Status == base.StatusMount:
 		clear(x.rec)

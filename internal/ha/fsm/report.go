@@ -41,6 +41,7 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 	for n, v := range s.recT {
 		st.RecoverTime[n] = v
 	}
+	st.Remotes = make([]proto.RemoteView, 0, len(s.Cfg.Remotes))
 	for _, n := range s.Cfg.Remotes {
 		r := s.remote(n)
 		st.Remotes = append(st.Remotes, proto.RemoteView{Inst: n, DWLink: s.hears(n, now), InstOK: r.Link && s.instOK(n, now), MALLink: s.malUp(n), LastHeard: r.Heard})

@@ -115,11 +115,18 @@ const (
 	didLate
 	didSplit
 	didByHand
+	didOneWay
+	didMonStop
+	didJump
+	didDisk
+	didRemedy
+	didOrder
 	numDeeds
 )
 
 var deedNames = [numDeeds]string{"takeovers", "switchovers", "takeovers by command", "failovers", "lives with commits", "stopped watchers", "archives made Invalid by command",
-	"paused hosts", "commits acknowledged after a pause", "splits", "databases opened by hand"}
+	"paused hosts", "commits acknowledged after a pause", "splits", "databases opened by hand",
+	"one-way cuts", "stopped monitors", "clock jumps", "slow or failing disks", "remedies", "other commands"}
 
 // life runs one seed.
 func life(t tester, seed uint64) *world {
@@ -127,19 +134,29 @@ func life(t tester, seed uint64) *world {
 	cfg := auto()
 	cfg.Reconnect, cfg.FailoverForce = rng.IntN(2) == 0, rng.IntN(2) == 0
 	cfg.ServiceCheck = rng.IntN(4) == 0
+	cfg.AutoRestart = rng.IntN(8) != 0
+	cfg.Auto = rng.IntN(8) != 0
 	if rng.IntN(4) == 0 {
 		cfg.SendThreshold, cfg.ApplyThresh = 1, 1
 	}
-	w := newWorld(t, seed, 2+rng.IntN(3), cfg)
+	databases := 2 + rng.IntN(3)
+	if rng.IntN(16) == 0 {
+		databases, cfg.Global = 1, false
+	}
+	w := newWorld(t, seed, databases, cfg)
 	w.timely = seed%2 == 1
 	w.every, w.beat = 200+100*int64(rng.IntN(5)), 100*int64(1+rng.IntN(3))
+	w.noMon = rng.IntN(8) == 0
+	if rng.IntN(6) == 0 {
+		w.addViewer()
+	}
 	w.startAll()
 	w.settle(2 * time.Minute)
-	for range 1 + rng.IntN(20) {
-		switch rng.IntN(6) {
-		case 0:
+	for range 1 + rng.IntN(24) {
+		switch rng.IntN(9) {
+		case 0, 1:
 			w.operator(rng)
-		case 1:
+		case 2, 3:
 			w.rarer(rng)
 		default:
 			w.fault(rng.IntN(1024))
@@ -156,7 +173,7 @@ func life(t tester, seed uint64) *world {
 		}
 		w.ev(n, fsm.Service{})
 	}
-	w.settle(10 * time.Minute)
+	w.heal()
 	w.durable()
 	if len(w.acked) > 0 {
 		w.did[didAck]++
@@ -170,12 +187,48 @@ func life(t tester, seed uint64) *world {
 	return w
 }
 
+// remedies are what a watcher names when it needs a hand, and what the hand does.
+var remedies = []struct {
+	says string
+	do   func(*world, string)
+}{
+	{"startup dmwatcher", func(w *world, n string) { w.ask(n, proto.WatcherCommand{Cmd: proto.DWCmdStartDW}) }},
+	{"no confirm monitor is connected and DW_FAILOVER_FORCE is 0", func(w *world, _ string) {
+		w.noMon = false
+		w.startMonitor()
+	}},
+	{"start the instance by hand", func(w *world, n string) { w.dbs[n].start() }},
+}
+
+// heal lets the group become healthy: by itself, or each time it cannot, by what
+// its watchers ask for.
+func (w *world) heal() {
+	w.t.Helper()
+	for range 4 * len(w.names) {
+		if w.becomes(40 * time.Second) {
+			return
+		}
+		for _, n := range w.names {
+			why := strings.Join(w.ws[n].st.Why, "; ")
+			for _, r := range remedies {
+				if strings.Contains(why, r.says) {
+					w.log("REMEDY at %s: %s", n, r.says)
+					r.do(w, n)
+					w.did[didRemedy]++
+				}
+			}
+		}
+	}
+	w.settle(5 * time.Minute)
+}
+
 // rarer faults.
 func (w *world) rarer(rng *rand.Rand) {
 	n := w.names[rng.IntN(len(w.names))]
 	d := w.dbs[n]
-	switch rng.IntN(6) {
-	case 5:
+	o := w.names[rng.IntN(len(w.names))]
+	switch rng.IntN(14) {
+	case 12, 13:
 		w.pauseHost(n)
 		w.run(time.Duration(rng.IntN(60)) * 200 * time.Millisecond)
 		if rng.IntN(4) != 0 {
@@ -195,6 +248,42 @@ func (w *world) rarer(rng *rand.Rand) {
 				a.slow = time.Duration(rng.IntN(3)) * time.Second
 			}
 		}
+	case 3, 4:
+		if n == o {
+			break
+		}
+		w.log("FAULT nothing from %s reaches %s", n, o)
+		w.did[didOneWay]++
+		for i, k := 0, 1+rng.IntN(7); i < 3; i++ {
+			if k>>i&1 == 1 {
+				w.mute([]string{w.ws[n].me, d.ep, w.ws[n].me}[i], []string{w.ws[o].me, w.dbs[o].ep, "m:"}[i])
+			}
+		}
+	case 5:
+		w.log("FAULT nothing from the monitor reaches %s", n)
+		w.did[didOneWay]++
+		w.mute("m:", w.ws[n].me)
+	case 6:
+		if w.noMon {
+			break
+		}
+		w.log("FAULT stop monitor")
+		w.did[didMonStop]++
+		w.monStop = true
+		w.run(time.Duration(rng.IntN(12)) * time.Second)
+		w.thawMonitor()
+	case 7:
+		w.log("FAULT clock of %s jumps", n)
+		w.did[didJump]++
+		w.ws[n].skew += time.Duration(rng.IntN(20)) * time.Second
+	case 8:
+		w.log("FAULT clock of the monitor jumps")
+		w.did[didJump]++
+		w.monSkew += time.Duration(rng.IntN(40)-20) * time.Second
+	case 9:
+		w.log("FAULT the disk of the monitor is slow")
+		w.did[didDisk]++
+		w.slow = rng.IntN(3) != 0
 	default:
 		w.log("FAULT stop watcher %s", n)
 		w.did[didStop]++
@@ -207,15 +296,27 @@ func (w *world) rarer(rng *rand.Rand) {
 	w.links()
 }
 
+// orders are the operator's simple commands.
+var orders = []proto.WatcherCommand{{Cmd: proto.DWCmdStopDW}, {Cmd: proto.DWCmdStopDW}, {Cmd: proto.DWCmdStartDW}, {Cmd: proto.DWCmdStopInst},
+	{Cmd: proto.DWCmdStartInst}, {Cmd: proto.DWCmdKillInst}, {Cmd: proto.DWCmdSetPara, Name: "INST_RECOVER_TIME", Value: "3"},
+	{Cmd: proto.DWCmdRecoverT, Value: "5"}, {Cmd: proto.DWCmdLogin}, {Cmd: proto.DWCmdBegin, Kind: proto.KindClearSend},
+	{Cmd: proto.DWCmdBegin, Kind: proto.KindSwitchover}, {Cmd: proto.DWCmdNoop}}
+
 // operator gives a command, and perhaps loses interest before its end.
 func (w *world) operator(rng *rand.Rand) {
-	if !w.monUp {
+	if !w.monUp || w.monStop {
 		return
 	}
 	n, prim := w.names[rng.IntN(len(w.names))], w.primary()
 	w.monStep(confirm.Busy{On: true})
 	var err error
-	switch rng.IntN(3) {
+	switch rng.IntN(5) {
+	case 3, 4:
+		c := orders[rng.IntN(len(orders))]
+		c.ID = fmt.Sprint("op", w.reqs)
+		w.log("COMMAND %s at %s", c.Cmd, n)
+		w.did[didOrder]++
+		w.ask(n, c)
 	case 0:
 		v := w.mon.View(w.now)
 		if target, ok := v.Find(n); !ok || !cond.Switchover(v, target).OK() || prim == "" {

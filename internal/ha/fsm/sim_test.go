@@ -82,6 +82,7 @@ func (w *world) fault(k int) {
 	case 13:
 		w.log("FAULT heal")
 		clear(w.cut)
+		w.unmute()
 	case 14:
 		if k/512%2 == 0 {
 			w.log("FAULT hang %s", a)
@@ -103,6 +104,9 @@ func (w *world) fault(k int) {
 func (w *world) repair() {
 	w.links()
 	clear(w.cut)
+	w.unmute()
+	w.slow = false
+	w.thawMonitor()
 	for _, n := range w.names {
 		w.goOn(n)
 		w.startWatcher(n)

@@ -30,12 +30,11 @@ func (x *m) decideStartup() {
 		return
 	}
 	if !x.ready() {
-		if x.In.OK {
-			x.why("the connection to the instance is being restored")
-		}
+		x.whyUnready()
 		return
 	}
 	if x.now.Before(x.notBefore) {
+		x.why("it is tried again in a moment: %s", x.lastFail)
 		return
 	}
 	x.Sub = "WAIT TO OPEN"
@@ -87,9 +86,6 @@ func (x *m) demote() bool {
 	}
 	in := x.In.Status
 	if !split {
-		if in.Mode != base.ModePrimary {
-			return false
-		}
 		if in.Status == base.StatusMount {
 			if w := x.commandElsewhere(); w != "" {
 				x.why("%s", w)
@@ -121,7 +117,7 @@ func (x *m) exit(why string) {
 	if x.now.Before(x.notBefore) {
 		return
 	}
-	x.notBefore = x.now.Add(3 * procPause)
+	x.notBefore, x.lastFail = x.now.Add(3*procPause), why
 	x.to(Startup, "", why)
 	if x.exitInc == x.In.Status.Incarnation {
 		x.kill("it was told to shut down and still runs: " + why)
@@ -288,9 +284,6 @@ func (x *m) openConditions() (missing []string, ok bool) {
 		v, text := x.judge(n)
 		ri := x.remote(n).LastInst
 		switch {
-		case v == Unknown:
-			x.why("%s: %s", n, text)
-			ok = false
 		case ri.Mode == base.ModePrimary && x.instOK(n, x.now):
 			if v == Split {
 				text += "; no rule chooses between two primaries in Mount: `open database` the one whose data stay, the other is split then"

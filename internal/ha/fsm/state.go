@@ -262,6 +262,7 @@ type State struct {
 	svcDone  bool      // this outage has ended the primary once
 
 	notBefore time.Time // no new sequence of orders earlier, after a failed one
+	lastFail  string    // why not
 
 	startAt   time.Time // earliest next start of the process
 	starts    int

@@ -1,9 +1,15 @@
 package fsm
 
+import "slices"
+
 // cell says what a state does with an event: it is handled by the function of
 // the event (absorb) followed by the rules of the state (deciders), or refused
 // with a reason. Only commands can be refused: what has happened has happened.
-type cell struct{ refuse string }
+// No cell is empty.
+type cell struct {
+	takes  bool
+	refuse string
+}
 
 // edge is a change of state.
 type edge struct{ from, to WState }
@@ -18,7 +24,7 @@ var (
 const never = "this state is never entered by itself"
 
 // allowed lists, for each command, the states that take it; a state that is
-// missing refuses it. Commands that every state takes are missing.
+// missing refuses it.
 var allowed = map[EventKind]struct {
 	states []WState
 	refuse string
@@ -37,26 +43,30 @@ var allowed = map[EventKind]struct {
 	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state"},
 }
 
+// everywhere are the commands that every state takes: those that renounce or ask,
+// that end or go on with what holds the watcher (and are refused when nothing
+// does), and what no watcher knows.
+var everywhere = []EventKind{EvStep, EvEnd, EvRecoverTime, EvDropKeep, EvDropClaim, EvNoop, EvUnknownCmd}
+
 // unused are the states no rule enters: Error is said of others only; the rest
 // belong to parts of the system this watcher does not have.
 var unused = []WState{Error, MppctlUpdate, UnifyEP, CssProcess}
 
-func isIn(w WState, l []WState) bool {
-	for _, v := range l {
-		if v == w {
-			return true
-		}
-	}
-	return false
-}
+func isIn(w WState, l []WState) bool { return slices.Contains(l, w) }
 
 func init() {
 	for w := range numStates {
-		for k := EvBegin; k < numEvents; k++ {
-			if isIn(w, unused) {
-				table[w][k].refuse = never
-			} else if a, ok := allowed[k]; ok && !isIn(w, a.states) {
-				table[w][k].refuse = a.refuse
+		for k := range numEvents {
+			c := &table[w][k]
+			switch a, ok := allowed[k]; {
+			case k < EvBegin: // it has happened
+				c.takes = true
+			case isIn(w, unused):
+				c.refuse = never
+			case ok && !isIn(w, a.states):
+				c.refuse = a.refuse
+			case ok || slices.Contains(everywhere, k):
+				c.takes = true
 			}
 		}
 	}

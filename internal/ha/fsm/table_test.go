@@ -37,6 +37,9 @@ func TestEveryPair(t *testing.T) {
 			if !ok || absorb[k] == nil || deciders[w] == nil {
 				t.Fatalf("event %s in %s is not handled", k, w)
 			}
+			if c := table[w][k]; c.takes == (c.refuse != "") {
+				t.Errorf("the cell of %s in %s: takes %v, refuses %q", k, w, c.takes, c.refuse)
+			}
 			if table[w][k].refuse != "" && k < EvBegin {
 				t.Errorf("%s refuses %s, which has happened", w, k)
 			}
@@ -101,25 +104,42 @@ func TestDocs(t *testing.T) {
 			}
 		}
 	}
-	b.WriteString("\n## Commands\n\nEvery state takes in what has happened (messages, lost connections, replies). These are the commands:\n\n| command | taken in | otherwise |\n|---|---|---|\n")
-	for k := EvBegin; k < numEvents; k++ {
-		var in []string
-		refuse := ""
-		for w := range numStates {
-			if isIn(w, unused) {
-				continue
+	b.WriteString("\n```mermaid\nstateDiagram-v2\n    [*] --> Startup\n")
+	id := func(w WState) string {
+		return strings.ReplaceAll(strings.ToUpper(w.String()[:1])+strings.ToLower(w.String()[1:]), " ", "_")
+	}
+	for f := range numStates {
+		for to := range numStates {
+			if why, ok := edges[edge{f, to}]; ok && !isIn(f, unused) {
+				fmt.Fprintf(&b, "    %s --> %s: %s\n", id(f), id(to), why)
 			}
-			if table[w][k].refuse == "" {
-				in = append(in, w.String())
+		}
+	}
+	b.WriteString("```\n\n## Events\n\nEvery state takes in what has happened:")
+	for k := range EvBegin {
+		fmt.Fprintf(&b, "%s %s", map[bool]string{true: "", false: ","}[k == 0], k)
+	}
+	b.WriteString(". Commands can be refused (-):\n\n| command |")
+	var used []WState
+	for w := range numStates {
+		if !isIn(w, unused) {
+			used = append(used, w)
+			fmt.Fprintf(&b, " %s |", w)
+		}
+	}
+	b.WriteString(" why not |\n|---|" + strings.Repeat("---|", len(used)) + "---|\n")
+	for k := EvBegin; k < numEvents; k++ {
+		fmt.Fprintf(&b, "| %s |", k)
+		refuse := ""
+		for _, w := range used {
+			if table[w][k].takes {
+				b.WriteString(" takes |")
 			} else {
 				refuse = table[w][k].refuse
+				b.WriteString(" - |")
 			}
 		}
-		taken := strings.Join(in, ", ")
-		if refuse == "" {
-			taken = "every state"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", k, taken, refuse)
+		fmt.Fprintf(&b, " %s |\n", refuse)
 	}
 	var un []string
 	for _, w := range unused {
@@ -135,4 +155,43 @@ func TestDocs(t *testing.T) {
 	if err != nil || string(have) != b.String() {
 		t.Fatalf("%s is not current (%v): run go test ./internal/ha/fsm -run TestDocs -write", docPath, err)
 	}
+}
+
+// TestEdges: what no event can bring about is still told apart.
+func TestEdges(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := New(Config{Name: "A", Remotes: []string{"B"}}, true, "forked", now)
+	if s.Ctl != proto.CtlSplit || s.CtlDesc != "forked" {
+		t.Errorf("control file %s %q", s.Ctl, s.CtlDesc)
+	}
+	if WState(99).String() != "UNKNOWN" {
+		t.Error(WState(99))
+	}
+	if _, ok := stateOf("nonsense"); ok {
+		t.Error("nonsense is a state")
+	}
+	x := &m{State: &s, now: now}
+	if x.to(UnifyEP, "", "test"); s.Fault() == "" {
+		t.Error("an undeclared change of state is not noticed")
+	}
+	if x.kill("nothing was ever heard of it"); len(x.acts) != 1 {
+		t.Errorf("%+v", x.acts)
+	}
+	if _, acts := Step(s, Command{Cmd: proto.WatcherCommand{Cmd: proto.DWCmdNoop}}, now); hasAnswer(acts) {
+		t.Error("an answer nobody waits for")
+	}
+	for v := RemoteJoins; v <= Unknown+1; v++ {
+		if v.String() == "" {
+			t.Errorf("verdict %d", v)
+		}
+	}
+}
+
+func hasAnswer(acts []Action) bool {
+	for _, a := range acts {
+		if _, ok := a.(Answer); ok {
+			return true
+		}
+	}
+	return false
 }

@@ -23,7 +23,8 @@ type mwatch struct {
 	st      fsm.State
 	ctl     bool
 	desc    string
-	stepped time.Time // its newest event
+	stepped time.Time     // its newest event
+	skew    time.Duration // its clock has jumped
 	// frozen: the process is stopped; what arrives waits.
 	frozen  bool
 	backlog []fsm.Event
@@ -70,6 +71,15 @@ type world struct {
 	cut     map[string]bool
 	ends    map[[2]string]*end
 	conns   []conn
+	muted   []*end
+	viewer  confirm.State // an ordinary monitor beside the confirm monitor
+	viewed  bool
+	noMon   bool            // nobody confirms
+	monHeld []confirm.Event // of a stopped monitor
+	monStop bool
+	dropped bool // the monitor has dropped its connections
+	monSkew time.Duration
+	slow    bool // the monitor's disk takes its time, and fails
 	q       queue
 	n       int
 	opens   int
@@ -141,15 +151,16 @@ func (w *world) startWatcher(name string) {
 	x.up, x.inc = true, x.inc+1
 	x.incName = fmt.Sprintf("%s-%d", x.name, x.inc)
 	x.frozen, x.backlog = false, nil
-	x.st = fsm.New(c, x.ctl, x.desc, w.now)
+	x.st = fsm.New(c, x.ctl, x.desc, w.now.Add(x.skew))
 }
 
 func (w *world) startMonitor() {
-	if w.monUp {
+	if w.monUp || w.noMon {
 		return
 	}
+	w.monHeld, w.monStop = nil, false
 	w.monUp, w.monInc = true, w.monInc+1
-	w.mon = confirm.New(confirm.Config{Group: "G", ErrorTime: w.cfg.ErrorTime, Addrs: w.names}, w.rec, w.now)
+	w.mon = confirm.New(confirm.Config{Group: "G", ErrorTime: w.cfg.ErrorTime, Addrs: w.names}, w.rec, w.now.Add(w.monSkew))
 }
 
 func (w *world) ev(name string, e fsm.Event) {
@@ -162,7 +173,7 @@ func (w *world) ev(name string, e fsm.Event) {
 		return
 	}
 	x.stepped = w.now
-	acts := x.st.Advance(e, w.now)
+	acts := x.st.Advance(e, w.now.Add(x.skew))
 	if f := x.st.Fault(); f != "" {
 		w.bad("undeclared transition at %s: %s", name, f)
 	}
@@ -289,7 +300,7 @@ func (w *world) fill(x *mwatch, st proto.WatcherStatus) proto.WatcherStatus {
 
 func (w *world) broadcast(x *mwatch) {
 	x.seq++
-	st := w.fill(x, x.st.Report(x.seq, w.now))
+	st := w.fill(x, x.st.Report(x.seq, w.now.Add(x.skew)))
 	var said fsm.Event = fsm.RemoteStatus{Inst: x.name, Status: st} // one for all: nobody changes it
 	for _, n := range w.names {
 		if n != x.name {
@@ -298,23 +309,25 @@ func (w *world) broadcast(x *mwatch) {
 	}
 	var told confirm.Event = confirm.Report{Addr: x.name, Status: st}
 	w.send(x.me, "m:", func() { w.monStep(told) })
+	if w.viewed {
+		w.send(x.me, "v:", func() { w.view(told) })
+	}
 }
 
 func (w *world) monStep(e confirm.Event) {
 	if !w.monUp {
 		return
 	}
-	acts := w.mon.Advance(e, w.now)
+	if w.monStop {
+		w.monHeld = append(w.monHeld, e)
+		return
+	}
+	acts := w.mon.Advance(e, w.now.Add(w.monSkew))
 	inc := w.monInc
 	for _, a := range acts {
 		switch e := a.(type) {
 		case confirm.Persist:
-			w.after(ms(10), func() {
-				if w.monUp && w.monInc == inc {
-					w.rec = e.Record
-					w.monStep(confirm.Persisted{Seq: e.Seq})
-				}
-			})
+			w.persist(e)
 		case confirm.Answer:
 			name := string(rune(e.ID & 0xff))
 			w.send("m:", "w:"+name, func() { w.ev(name, fsm.ConfirmReply{Req: e.ID >> 8, Reply: e.Reply}) })
@@ -327,10 +340,65 @@ func (w *world) monStep(e confirm.Event) {
 		case confirm.SendExitOld:
 			w.command("m:", e.Inst, "", "mon", proto.WatcherCommand{Cmd: proto.DWCmdExitOld, ID: fmt.Sprint("x", w.reqs), Mon: "mon", Evidence: e.Evidence},
 				func(proto.WatcherReply) {})
+		case confirm.Reconnect:
+			w.reconnect()
 		case confirm.Tell:
 			w.log("monitor: %s", e.Text)
 		}
 	}
+}
+
+// persist writes the monitor's record: at once, late, or not. What a crash cuts
+// off, or what fails, may have reached the disk all the same.
+func (w *world) persist(e confirm.Persist) {
+	inc, took, fails, reaches := w.monInc, 10, false, false
+	if w.slow {
+		took, fails, reaches = 10+w.rng.IntN(1500), w.rng.IntN(4) == 0, w.rng.IntN(2) == 0
+	}
+	w.after(ms(took), func() {
+		lost := !w.monUp || w.monInc != inc
+		if reaches && w.monInc == inc || !lost && !fails {
+			w.rec = e.Record
+		}
+		switch {
+		case lost:
+		case fails:
+			w.monStep(confirm.PersistFailed{Seq: e.Seq, Why: "disk full"})
+		default:
+			w.monStep(confirm.Persisted{Seq: e.Seq})
+		}
+	})
+}
+
+// thawMonitor lets a stopped monitor go on. Its connections hold what arrived
+// meanwhile, until it drops them.
+func (w *world) thawMonitor() {
+	l := w.monHeld
+	w.monHeld, w.monStop = nil, false
+	w.dropped = false
+	for _, e := range l {
+		switch e.(type) {
+		case confirm.Report, confirm.Ask, confirm.Link:
+			if w.dropped {
+				continue
+			}
+		}
+		w.monStep(e)
+	}
+}
+
+// reconnect breaks all connections of the monitor; they come back at once.
+func (w *world) reconnect() {
+	w.dropped = true
+	w.after(0, func() {
+		for _, c := range w.conns {
+			if c.mon && c.up {
+				c.up = false
+				c.epoch++
+				c.downf()
+			}
+		}
+	})
 }
 
 // run lets time pass.
@@ -362,10 +430,15 @@ func (w *world) run(d time.Duration) {
 				if !x.frozen {
 					w.broadcast(x)
 				}
-				w.send("m:", x.me, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
+				if !w.monStop {
+					w.send("m:", x.me, func() { w.ev(n, fsm.MonStatus{ID: "mon"}) })
+				}
+				if w.viewed {
+					w.send("v:", x.me, func() { w.ev(n, fsm.MonStatus{ID: "view"}) })
+				}
 			}
 		}
-		if k%w.beat == 0 {
+		if k%w.beat == 0 && !w.monStop {
 			w.monStep(confirm.Tick{})
 		}
 		w.clients()
@@ -418,26 +491,32 @@ func (w *world) healthy() string {
 	return ""
 }
 
-// settle runs until healthy, or fails.
-func (w *world) settle(limit time.Duration) {
-	w.t.Helper()
-	for end := w.now.Add(limit); w.now.Before(end); {
+// becomes runs until the group is healthy, and tells whether it is in time.
+func (w *world) becomes(limit time.Duration) bool {
+	for end := w.now.Add(limit); w.now.Before(end) && len(w.faults) == 0; {
 		w.run(ms(500))
-		if len(w.faults) > 0 {
-			break
-		}
 		if w.healthy() == "" {
-			return
+			return len(w.faults) == 0
 		}
 		w.byHand(limit - end.Sub(w.now))
 	}
+	return false
+}
+
+// settle runs until healthy, or fails.
+func (w *world) settle(limit time.Duration) {
+	w.t.Helper()
+	if w.becomes(limit) {
+		return
+	}
 	w.fail()
+	var waits strings.Builder
 	for _, n := range w.names {
 		if g := w.ws[n]; g != nil {
-			w.t.Log(fmt.Sprintf("%s waits: %v", n, g.st.Why))
+			fmt.Fprintf(&waits, "%s waits: %v\n", n, g.st.Why)
 		}
 	}
-	w.t.Fatalf("not healthy after %s: %s\n%s", limit, w.healthy(), w.text(traceLines))
+	w.t.Fatalf("not healthy after %s: %s\n%s%s", limit, w.healthy(), w.text(traceLines), waits.String())
 }
 
 func (w *world) fail() {
