@@ -57,7 +57,7 @@ var list = []mutant{
 	{"DW_FAILOVER_FORCE ignores a confirm monitor elsewhere", fsmDir + "failover.go",
 		"			if mo.Confirm {\n", "			if mo.Confirm && !on() {\n"},
 	{"a suspended primary goes on in an old reign", fsmDir + "judge.go",
-		"rel == base.LocalContained {\n			return n\n", "rel == base.LocalContained && !on() {\n			return n\n"},
+		"rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name {\n", "rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name && !on() {\n"},
 	// drop_keep.
 	{"a package kept beyond the primary's log is not dropped", fsmDir + "start.go",
 		"			cmds[n] = proto.DWCmdDropKeep\n", "			if !on() {\n				cmds[n] = proto.DWCmdDropKeep\n			}\n"},

@@ -165,7 +165,9 @@ func (x *m) newerReign() string {
 		if li.Incarnation == "" {
 			continue
 		}
-		if rel, _ := x.In.Status.Lineage.Compare(li.Lineage); rel == base.LocalContained {
+		// The record of our own opening, which we have not hardened yet, is no reign
+		// of another.
+		if rel, _ := x.In.Status.Lineage.Compare(li.Lineage); rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name {
 			return n
 		}
 	}

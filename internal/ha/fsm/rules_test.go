@@ -94,7 +94,7 @@ type scene struct {
 func history(spec string) base.Lineage {
 	var l base.Lineage
 	for i, w := range strings.Split(spec, ",") {
-		r := base.OpenRecord{ID: uint64(i + 1), TGUID: w, CurInst: "A"}
+		r := base.OpenRecord{ID: uint64(i + 1), TGUID: w, CurInst: "B"}
 		if g, at, ok := strings.Cut(w, "@"); ok {
 			n, _ := strconv.Atoi(at)
 			r.TGUID, r.Apply = g, []base.Position{at2(n)}
@@ -102,6 +102,9 @@ func history(spec string) base.Lineage {
 		if id, g, ok := strings.Cut(r.TGUID, ":"); ok {
 			n, _ := strconv.Atoi(id)
 			r.ID, r.TGUID = uint64(n), g
+		}
+		if g, ok := strings.CutPrefix(r.TGUID, "own-"); ok {
+			r.TGUID, r.CurInst = g, "A"
 		}
 		l = append(l, r)
 	}
