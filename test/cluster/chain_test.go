@@ -25,6 +25,7 @@ type chain struct {
 	acks    int
 	unknown int
 	reads   int
+	changes int // of the database that acknowledges
 	next    uint64
 }
 
@@ -108,6 +109,9 @@ func (c *chain) acknowledged(t *tx, by string, openID uint64) {
 	case openID < c.openID || openID == c.openID && c.opener != by:
 		c.bad("G3: %s, opening %d, acknowledges %s after %s, opening %d, has acknowledged", by, openID, t, c.opener, c.openID)
 	default:
+		if c.opener != "" && c.opener != by {
+			c.changes++
+		}
 		c.openID, c.opener = openID, by
 	}
 }

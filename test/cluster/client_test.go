@@ -24,6 +24,8 @@ const (
 	keys    = 24
 )
 
+var le = binary.LittleEndian.Uint64
+
 type client struct {
 	w    *world
 	name string
@@ -86,7 +88,9 @@ func (c *client) commit(i *instance, e *engine.Engine) {
 	if err != nil || lsn == 0 {
 		return
 	}
-	if err := e.WaitHardened(ctx, lsn); err != nil || i.dead.Load() {
+	err = e.WaitHardened(ctx, lsn)
+	i.node.still()
+	if err != nil || i.dead.Load() {
 		c.w.chain.mu.Lock()
 		c.w.chain.unknown++
 		c.w.chain.mu.Unlock()
@@ -177,7 +181,7 @@ func (c *client) look(i *instance, e *engine.Engine) {
 	if i.dead.Load() {
 		return
 	}
-	u := binary.LittleEndian.Uint64
+	u := le
 	who := i.h.name
 	t := c.w.chain.seen(u(p[0][8:]), who)
 	if t == nil {

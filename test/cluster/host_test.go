@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	appwatch "datawatch/internal/app/watcher"
@@ -49,6 +50,11 @@ type host struct {
 	watch *guarding
 	pid   int
 	procs map[int]*instance
+
+	wall atomic.Int64 // how far its clock is ahead, s
+	slow atomic.Int64 // what a write or sync takes at most, ns
+	full atomic.Bool
+	mend func() // ends the errors of the disk
 }
 
 // instance is a process dmserver.
@@ -74,7 +80,7 @@ type guarding struct {
 
 func newHost(w *world, i int) *host {
 	return &host{w: w, name: string(rune('A' + i)), addr: fmt.Sprintf("10.0.0.%d", i+1), on: true, pid: 1000 * (i + 1),
-		rng: rand.New(rand.NewPCG(w.seed, uint64(100+i))), disk: vfs.NewMem(), etc: vfs.NewMem(), procs: map[int]*instance{}}
+		rng: rand.New(rand.NewPCG(w.seed, uint64(100+i))), disk: vfs.NewMem(), etc: vfs.NewMem(), procs: map[int]*instance{}, mend: func() {}}
 }
 
 // create makes the files of the database, its configuration and its watcher's.
@@ -132,6 +138,7 @@ func (h *host) startInst() *instance {
 	h.pid++
 	i := &instance{h: h, pid: h.pid, node: h.w.net.node(h.addr, fmt.Sprintf("dmserver-%d", h.pid)), disk: h.disk, done: make(chan struct{})}
 	h.inst, h.procs[i.pid] = i, i
+	i.disk.SetHook(func(op vfs.Op) error { return h.access(i.node, op) })
 	var ctx context.Context
 	ctx, i.stop = context.WithCancel(context.Background())
 	go func() {
@@ -149,7 +156,8 @@ func (i *instance) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return server.Run(ctx, cfg, server.Options{FS: i.disk, Log: i.h.w.logger(i.h.name), Listen: i.node.listen, Dial: i.node.dialTo, PID: i.pid,
+	return server.Run(ctx, cfg, server.Options{FS: i.disk, Log: i.h.w.logger(i.h.name), Clock: procClock{i.node, &i.h.wall}, Listen: i.node.listen, Dial: i.node.dialTo, PID: i.pid,
+		Login:   func(string, string) error { return nil },
 		Started: func(s *server.Server) { i.srv.Store(s) }})
 }
 
@@ -207,6 +215,34 @@ func (h *host) killInst(power bool) {
 	}
 }
 
+// access is asked before every operation on the disk of the database.
+func (h *host) access(nd *node, op vfs.Op) error {
+	if op.After {
+		return nil
+	}
+	nd.still()
+	if d := h.slow.Load(); d > 0 && (op.Kind == vfs.OpSync || op.Kind == vfs.OpWrite) {
+		time.Sleep(time.Duration(d))
+	}
+	// The online log has its space already.
+	if h.full.Load() && (op.Kind == vfs.OpWrite || op.Kind == vfs.OpCreate) && !strings.HasSuffix(op.Path, ".log") && !strings.HasSuffix(op.Path, ".lock") {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+func (h *host) setFull(on bool) { h.full.Store(on) }
+
+// freeze stops both processes of the host, or lets them go on.
+func (h *host) freeze(on bool) {
+	if i := h.current(); i != nil {
+		i.node.freeze(on)
+	}
+	if h.watch != nil {
+		h.watch.node.freeze(on)
+	}
+}
+
 // Start, Identity, Alive and Kill are the process table of the host.
 func (h *host) Start(watcher.StartCommand) (watcher.Process, error) {
 	if !h.on {
@@ -250,7 +286,7 @@ func (h *host) startWatch() error {
 	cfg, _ := appwatch.Convert("/db/dmwatcher.ini", w.Groups[0], insts[0])
 	cfg.ServiceHost = ""
 	x := &guarding{node: h.w.net.node(h.addr, "dmwatcher"), done: make(chan struct{})}
-	x.g, err = watcher.New(cfg, watcher.Deps{Dial: x.node.dialTo, Procs: h, FS: h.etc, Log: h.w.logger("w" + h.name),
+	x.g, err = watcher.New(cfg, watcher.Deps{Dial: x.node.dialTo, Procs: h, FS: h.etc, Clock: procClock{x.node, &h.wall}, Log: h.w.logger("w" + h.name),
 		Listen: func(addr string) (l net.Listener, err error) { return x.node.listen(context.Background(), addr) }})
 	if err != nil {
 		return err
@@ -322,6 +358,7 @@ type monHost struct {
 	m       *monitor.Monitor
 	node    *node
 	inc     int
+	wall    atomic.Int64
 }
 
 func (h *monHost) start() {
@@ -335,7 +372,7 @@ func (h *monHost) start() {
 		g.Addrs = append(g.Addrs, fmt.Sprintf("%s:%d", x.addr, dwPort))
 	}
 	m, err := monitor.Open(context.Background(), monitor.Config{Confirm: h.confirm, Groups: []monitor.Group{g}, StateDir: "/mon", FS: h.disk,
-		TLS: monitor.TLS{Mode: "OFF"}, Dial: h.node.dialTo, MonID: fmt.Sprintf("%s-%d", h.name, h.inc), Logger: h.w.logger(h.name)})
+		TLS: monitor.TLS{Mode: "OFF"}, Dial: h.node.dialTo, Clock: procClock{h.node, &h.wall}, MonID: fmt.Sprintf("%s-%d", h.name, h.inc), Logger: h.w.logger(h.name)})
 	if err != nil {
 		h.w.chain.fault("monitor %s does not start: %v", h.name, err)
 		return
@@ -350,7 +387,7 @@ func (h *monHost) kill() {
 	}
 	h.disk.PowerOff()
 	h.disk = h.disk.CrashClone(h.w.rng)
-	h.w.net.kill(h.node, true)
+	h.w.net.kill(h.node, false)
 	_ = h.m.Close()
 	h.m = nil
 }
@@ -358,6 +395,7 @@ func (h *monHost) kill() {
 func (h *monHost) close() {
 	if h.m != nil {
 		_ = h.m.Close()
+		h.w.net.kill(h.node, false)
 		h.m = nil
 	}
 }

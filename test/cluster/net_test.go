@@ -52,9 +52,12 @@ type node struct {
 	dead   bool
 	frozen bool
 	thaw   chan struct{} // closed when it goes on
+	gone   chan struct{} // closed when it has ended
 }
 
-func (n *simNet) node(host, name string) *node { return &node{n: n, host: host, name: name} }
+func (n *simNet) node(host, name string) *node {
+	return &node{n: n, host: host, name: name, gone: make(chan struct{})}
+}
 
 // path is called with mu held.
 func (n *simNet) path(from, to string) *path {
@@ -124,7 +127,11 @@ func (n *simNet) reset(a, b string) {
 func (n *simNet) kill(nd *node, power bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if nd.dead {
+		return
+	}
 	nd.dead = true
+	close(nd.gone)
 	nd.wake()
 	for a, p := range n.ports {
 		if p.node == nd {
@@ -490,7 +497,7 @@ func (c *simConn) SetDeadline(t time.Time) error {
 func (c *simConn) SetReadDeadline(t time.Time) error {
 	c.node.n.mu.Lock()
 	defer c.node.n.mu.Unlock()
-	c.rdl = t
+	c.rdl = bubble(t)
 	c.wakeup()
 	return nil
 }
@@ -498,6 +505,6 @@ func (c *simConn) SetReadDeadline(t time.Time) error {
 func (c *simConn) SetWriteDeadline(t time.Time) error {
 	c.node.n.mu.Lock()
 	defer c.node.n.mu.Unlock()
-	c.wdl = t
+	c.wdl = bubble(t)
 	return nil
 }

@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"fmt"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +19,7 @@ func TestTakeover(t *testing.T) {
 		defer func() {
 			if f := w.chain.failed(); len(f) > 0 {
 				t.Error(f)
-				w.dump(t)
+				w.dump(os.Stdout)
 			}
 		}()
 		if err := w.start(); err != nil {
@@ -40,14 +40,4 @@ func TestTakeover(t *testing.T) {
 		w.settle(time.Minute)
 		t.Logf("%d acknowledged, %d unknown, %d reads", w.chain.acks, w.chain.unknown, w.chain.reads)
 	})
-}
-
-// dump prints the end of the trace.
-func (w *world) dump(t testing.TB) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	t.Logf("seed %d: %v", w.seed, w.cfg)
-	for _, l := range w.trace[max(0, len(w.trace)-400):] {
-		fmt.Println(l)
-	}
 }

@@ -24,7 +24,8 @@ type settings struct {
 }
 
 func (s settings) String() string {
-	return strings.Trim(fmt.Sprintf("%+v", struct{ settings }{s}), "{}")
+	type plain settings // without this method
+	return strings.Trim(fmt.Sprintf("%+v", plain(s)), "{}")
 }
 
 func choose(rng *rand.Rand) settings {
@@ -49,9 +50,12 @@ type line struct {
 	attrs []slog.Attr
 }
 
+// timeWidth is how many characters the time of a line has.
+const timeWidth = 9
+
 func (l line) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%9.3f %-5s %s", l.at.Seconds(), l.from, l.text)
+	fmt.Fprintf(&b, "%*.3f %-5s %s", timeWidth, l.at.Seconds(), l.from, l.text)
 	for _, a := range l.attrs {
 		if a.Key != "group" && a.Key != "inst" || a.Key == "inst" && a.Value.String() != strings.TrimPrefix(l.from, "w") {
 			fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
@@ -74,13 +78,20 @@ type world struct {
 	mu    sync.Mutex
 	trace []line
 
-	end     chan struct{} // closed when the clients shall go
-	clients sync.WaitGroup
+	end      chan struct{} // closed when the clients shall go
+	left     bool
+	clients  sync.WaitGroup
+	commands sync.WaitGroup
+
+	did     deeds
+	results deeds // of commands, under mu
+	lenient bool  // an operator may have given up acknowledged commits
+	byHand  bool  // at the end people start instances that have ended
 }
 
 func newWorld(seed uint64, cfg settings) *world {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, net: newNet(rand.New(rand.NewPCG(seed, 2))), chain: newChain(),
-		began: time.Now(), end: make(chan struct{})}
+		began: time.Now(), end: make(chan struct{}), did: deeds{}, results: deeds{}}
 	for i := range cfg.dbs {
 		w.hosts = append(w.hosts, newHost(w, i))
 	}
@@ -137,8 +148,12 @@ func (w *world) start() error {
 
 // stop ends everything, and waits for it: a bubble ends when its goroutines do.
 func (w *world) stop() {
-	close(w.end)
-	w.clients.Wait()
+	w.leave()
+	w.net.heal()
+	for _, h := range w.hosts {
+		h.freeze(false)
+	}
+	w.commands.Wait()
 	for _, m := range w.mons {
 		m.close()
 	}
@@ -204,6 +219,11 @@ func (w *world) settle(limit time.Duration) bool {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if w.unhealthy() == "" {
 			return true
+		}
+		for _, h := range w.hosts {
+			if w.byHand && h.on && h.current() == nil {
+				h.startInst()
+			}
 		}
 		if len(w.chain.failed()) > 0 {
 			return false

@@ -18,6 +18,9 @@ const codeLogin base.Code = -2501
 
 // login checks the credentials of a monitor (manual 4.4 #13).
 func (s *Server) login(user, password string) error {
+	if s.loginBy != nil {
+		return s.loginBy(user, password)
+	}
 	ok, dba := s.sess.CheckPassword(user, password)
 	switch {
 	case !ok:

@@ -70,6 +70,7 @@ type Server struct {
 	pid         int
 	listen      func(ctx context.Context, addr string) (net.Listener, error)
 	dial        mal.Dialer
+	loginBy     func(user, password string) error // Options.Login
 	incarnation string
 	started     time.Time
 	para        *params
@@ -124,6 +125,8 @@ type Options struct {
 	Dial   mal.Dialer
 	// PID is what the instance says its process is; 0: this process.
 	PID int
+	// Login judges a monitor's login; nil: the users of the database do.
+	Login func(user, password string) error
 }
 
 // Run starts an instance from dm.ini and serves until ctx ends (a normal
@@ -150,7 +153,7 @@ func Run(ctx context.Context, cfg *config.Instance, o Options) error {
 
 func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err error) {
 	s := &Server{cfg: cfg, name: cfg.DM.InstanceName, log: o.Log, clock: o.Clock, fs: o.FS, pid: o.PID,
-		listen: o.Listen, dial: o.Dial, started: time.Now(), stopCh: make(chan struct{}), patience: abortTime}
+		listen: o.Listen, dial: o.Dial, loginBy: o.Login, started: time.Now(), stopCh: make(chan struct{}), patience: abortTime}
 	if s.fs == nil {
 		s.fs = vfs.OS{}
 	}

@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// seedsInTest are what `make test` lives through: about a minute on two cores.
+const seedsInTest = 200
+
+// lifeLimit is real time: a life that takes longer hangs, in a loop or on a lock
+// that is held across a wait.
+const lifeLimit = 90 * time.Second
+
+// report is what a child says about one life.
+type report struct {
+	Seed             uint64
+	Seconds          float64
+	Acks, Unk, Reads int
+	Primaries        int // different ones that acknowledged, one after the other
+	Did, Commands    deeds
+	Faults           []string
+	Settings         string
+}
+
+// TestSeeds lives a number of lives in child processes of one thread each, so
+// that what goroutines do in the same moment depends on the seed as much as it
+// can. A seed that fails:
+//
+//	DW_CLUSTER_SEED=4711 go test ./test/cluster -run TestSeeds -v
+//
+// DW_CLUSTER_SEEDS says how many are run, DW_CLUSTER_FILE is a file that
+// remembers where to go on (make sim, make chaos).
+func TestSeeds(t *testing.T) {
+	count, first := uint64(seedsInTest), uint64(1)
+	if testing.Short() {
+		count = 20
+	}
+	number(t, "DW_CLUSTER_SEEDS", &count)
+	file := os.Getenv("DW_CLUSTER_FILE")
+	if b, err := os.ReadFile(file); file != "" && err == nil {
+		if first, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	one := os.Getenv("DW_CLUSTER_SEED") != ""
+	if one {
+		number(t, "DW_CLUSTER_SEED", &first)
+		count = 1
+	}
+	did, commands := deeds{}, deeds{}
+	var total report
+	began, next := time.Now(), first
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range min(runtime.NumCPU(), int(count)) {
+		wg.Go(func() {
+			run(t, func(last *report) (uint64, bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				if last != nil {
+					did.add(last.Did)
+					commands.add(last.Commands)
+					total.Seconds += last.Seconds
+					total.Acks += last.Acks
+					total.Unk += last.Unk
+					total.Reads += last.Reads
+					total.Primaries += last.Primaries
+				}
+				if t.Failed() || next >= first+count {
+					return 0, false
+				}
+				next++
+				if n := next - first; n%1000 == 0 {
+					fmt.Printf("%d lives of clusters begun\n", n)
+				}
+				return next - 1, true
+			})
+		})
+	}
+	wg.Wait()
+	t.Logf("seeds %d to %d in %v: %.0f s of life, %d commits acknowledged, %d of unknown outcome, %d reads, %d times another primary",
+		first, next-1, time.Since(began).Round(time.Second), total.Seconds, total.Acks, total.Unk, total.Reads, total.Primaries)
+	t.Logf("faults: %s", did)
+	t.Logf("commands: %s", commands)
+	if t.Failed() || one {
+		return
+	}
+	if count >= seedsInTest {
+		for _, k := range kinds {
+			if did[k.name] == 0 {
+				t.Errorf("in no life of %d: %s", count, k.name)
+			}
+		}
+		if total.Primaries == 0 || commands["switchover done"] == 0 || commands["takeover done"] == 0 {
+			t.Errorf("nobody took over, or no command succeeded, in %d lives", count)
+		}
+	}
+	if file != "" {
+		if err := os.WriteFile(file, []byte(fmt.Sprintln(first+count)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("%d lives of clusters done in all, the last %d now, no violation\n", first+count-1, count)
+	}
+}
+
+func number(t *testing.T, name string, n *uint64) {
+	s := os.Getenv(name)
+	if s == "" {
+		return
+	}
+	var err error
+	if *n, err = strconv.ParseUint(s, 10, 64); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
+func (d deeds) add(o deeds) {
+	for k, n := range o {
+		d[k] += n
+	}
+}
+
+// mark begins the lines in which a child reports.
+const mark = "@@cluster "
+
+// run starts a child and gives it the seeds that next hands out until one fails.
+func run(t *testing.T, next func(*report) (uint64, bool)) {
+	seed, ok := next(nil)
+	if !ok {
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestLives$", "-test.v", "-test.timeout=0")
+	cmd.Env = append(os.Environ(), "DW_CLUSTER_CHILD=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Error(err)
+		return
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	lines := bufio.NewReader(out)
+	for ok {
+		fmt.Fprintln(in, seed)
+		hung := time.AfterFunc(lifeLimit, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+		r, text, err := await(lines)
+		hung.Stop()
+		if err != nil || len(r.Faults) > 0 {
+			if err != nil {
+				r.Faults = append(r.Faults, fmt.Sprintf("the process ended, or took more than %v: %v", lifeLimit, err))
+			}
+			t.Errorf("seed %d: %s\nsettings: %s\nagain: DW_CLUSTER_SEED=%d go test ./test/cluster -run TestSeeds -v\n%s",
+				seed, strings.Join(r.Faults, "\n"), r.Settings, seed, text)
+			_ = cmd.Process.Kill()
+			return
+		}
+		if os.Getenv("DW_CLUSTER_TRACE") != "" {
+			fmt.Println(text)
+		}
+		seed, ok = next(&r)
+	}
+}
+
+// await reads up to the report of a life, and keeps the end of what comes before.
+func await(in *bufio.Reader) (report, string, error) {
+	var r report
+	var b bytes.Buffer
+	for {
+		s, err := in.ReadString('\n')
+		if j, ok := strings.CutPrefix(s, mark); ok {
+			return r, b.String(), json.Unmarshal([]byte(j), &r)
+		}
+		b.WriteString(s)
+		if err != nil {
+			return r, b.String(), err
+		}
+		if b.Len() > 16<<20 {
+			b.Next(8 << 20)
+		}
+	}
+}
+
+// TestLives is the child of TestSeeds: it lives the lives whose seeds it reads.
+func TestLives(t *testing.T) {
+	if os.Getenv("DW_CLUSTER_CHILD") == "" {
+		t.Skip("run by TestSeeds")
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		seed, err := strconv.ParseUint(in.Text(), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r report
+		synctest.Test(t, func(t *testing.T) { r = life(seed) })
+		b, _ := json.Marshal(r)
+		fmt.Printf("%s%s\n", mark, b)
+		if len(r.Faults) > 0 {
+			return
+		}
+		runtime.GC()
+	}
+}
+
+// life lives one seed.
+func life(seed uint64) report {
+	w := newWorld(seed, choose(rand.New(rand.NewPCG(seed, 0))))
+	defer w.stop()
+	w.live()
+	r := report{Seed: seed, Seconds: w.since().Seconds(), Acks: w.chain.acks, Unk: w.chain.unknown, Reads: w.chain.reads,
+		Primaries: w.chain.changes, Did: w.did, Commands: w.results, Faults: w.chain.failed(), Settings: w.cfg.String()}
+	if len(r.Faults) > 0 || os.Getenv("DW_CLUSTER_TRACE") != "" {
+		w.dump(os.Stdout)
+	}
+	return r
+}
+
+// lastLines of a trace are printed when a life fails, and what was done to the
+// cluster before; DW_CLUSTER_TRACE=1 prints all.
+const lastLines = 250
+
+// dump prints the trace. What is said again and again is printed once.
+func (w *world) dump(to io.Writer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	from := len(w.trace) - lastLines
+	if os.Getenv("DW_CLUSTER_TRACE") != "" {
+		from = 0
+	}
+	said := map[string]int{}
+	for i, l := range w.trace {
+		s := l.String()[timeWidth:]
+		if l.from == "life" {
+			clear(said)
+		}
+		if said[s]++; said[s] <= 2 && (i >= from || l.from == "life") {
+			fmt.Fprintln(to, l)
+		}
+	}
+}
