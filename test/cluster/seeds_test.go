@@ -35,6 +35,7 @@ type report struct {
 	Did, Commands    deeds
 	Faults           []string
 	Settings         string
+	text             string // what it printed
 }
 
 // TestSeeds lives a number of lives in child processes of one thread each, so
@@ -64,37 +65,25 @@ func TestSeeds(t *testing.T) {
 	}
 	did, commands := deeds{}, deeds{}
 	var total report
-	began, next := time.Now(), first
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for range min(runtime.NumCPU(), int(count)) {
-		wg.Go(func() {
-			run(t, func(last *report) (uint64, bool) {
-				mu.Lock()
-				defer mu.Unlock()
-				if last != nil {
-					did.add(last.Did)
-					commands.add(last.Commands)
-					total.Seconds += last.Seconds
-					total.Acks += last.Acks
-					total.Unk += last.Unk
-					total.Reads += last.Reads
-					total.Primaries += last.Primaries
-				}
-				if t.Failed() || next >= first+count {
-					return 0, false
-				}
-				next++
-				if n := next - first; n%1000 == 0 {
-					fmt.Printf("%d lives of clusters begun\n", n)
-				}
-				return next - 1, true
-			})
-		})
+	began := time.Now()
+	bad := lives(os.Args[0], nil, first, count, func(r report, n uint64) {
+		did.add(r.Did)
+		commands.add(r.Commands)
+		total.Seconds += r.Seconds
+		total.Acks += r.Acks
+		total.Unk += r.Unk
+		total.Reads += r.Reads
+		total.Primaries += r.Primaries
+		if n%1000 == 0 {
+			fmt.Printf("%d lives of clusters\n", n)
+		}
+	})
+	if bad != nil {
+		t.Errorf("seed %d: %s\nsettings: %s\nagain: DW_CLUSTER_SEED=%d go test ./test/cluster -run TestSeeds -v\n%s",
+			bad.Seed, strings.Join(bad.Faults, "\n"), bad.Settings, bad.Seed, bad.text)
 	}
-	wg.Wait()
 	t.Logf("seeds %d to %d in %v: %.0f s of life, %d commits acknowledged, %d of unknown outcome, %d reads, %d times another primary",
-		first, next-1, time.Since(began).Round(time.Second), total.Seconds, total.Acks, total.Unk, total.Reads, total.Primaries)
+		first, first+count-1, time.Since(began).Round(time.Second), total.Seconds, total.Acks, total.Unk, total.Reads, total.Primaries)
 	t.Logf("faults: %s", did)
 	t.Logf("commands: %s", commands)
 	if t.Failed() || one {
@@ -138,65 +127,104 @@ func (d deeds) add(o deeds) {
 // mark begins the lines in which a child reports.
 const mark = "@@cluster "
 
-// run starts a child and gives it the seeds that next hands out until one fails.
-func run(t *testing.T, next func(*report) (uint64, bool)) {
-	seed, ok := next(nil)
-	if !ok {
-		return
+// lives lives count seeds from first on in several children of the program exe and
+// returns the first that fails, nil when none does. done hears of every other.
+func lives(exe string, env []string, first, count uint64, done func(r report, n uint64)) *report {
+	var mu sync.Mutex
+	var bad *report
+	var n uint64
+	next := first
+	take := func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if bad != nil || next >= first+count {
+			return 0, false
+		}
+		next++
+		return next - 1, true
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestLives$", "-test.v", "-test.timeout=0")
+	var wg sync.WaitGroup
+	for range min(runtime.NumCPU(), int(count)) {
+		wg.Go(func() {
+			err := child(exe, env, take, func(r report) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if len(r.Faults) > 0 {
+					if bad == nil {
+						bad = &r
+					}
+				} else if n++; done != nil {
+					done(r, n)
+				}
+				return bad == nil
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil && bad == nil {
+				bad = &report{Faults: []string{err.Error()}}
+			}
+		})
+	}
+	wg.Wait()
+	return bad
+}
+
+// child starts a program, gives it one seed after the other and passes on what
+// it reports.
+func child(exe string, env []string, take func() (uint64, bool), done func(report) bool) error {
+	seed, ok := take()
+	if !ok {
+		return nil
+	}
+	cmd := exec.Command(exe, "-test.run=^TestLives$", "-test.v", "-test.timeout=0")
 	cmd.Env = append(os.Environ(), "DW_CLUSTER_CHILD=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
+	cmd.Env = append(cmd.Env, env...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
-		t.Error(err)
-		return
+		return err
 	}
 	defer cmd.Wait()
-	defer in.Close()
+	defer cmd.Process.Kill()
 	lines := bufio.NewReader(out)
 	for ok {
 		fmt.Fprintln(in, seed)
 		hung := time.AfterFunc(lifeLimit, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
-		r, text, err := await(lines)
+		r, err := await(lines)
 		hung.Stop()
-		if err != nil || len(r.Faults) > 0 {
-			if err != nil {
-				r.Faults = append(r.Faults, fmt.Sprintf("the process ended, or took more than %v: %v", lifeLimit, err))
-			}
-			t.Errorf("seed %d: %s\nsettings: %s\nagain: DW_CLUSTER_SEED=%d go test ./test/cluster -run TestSeeds -v\n%s",
-				seed, strings.Join(r.Faults, "\n"), r.Settings, seed, text)
-			_ = cmd.Process.Kill()
-			return
+		if r.Seed = seed; err != nil {
+			r.Faults = append(r.Faults, fmt.Sprintf("the process ended, or took more than %v: %v", lifeLimit, err))
 		}
 		if os.Getenv("DW_CLUSTER_TRACE") != "" {
-			fmt.Println(text)
+			fmt.Print(r.text)
 		}
-		seed, ok = next(&r)
+		if !done(r) {
+			return nil
+		}
+		seed, ok = take()
 	}
+	return nil
 }
 
 // await reads up to the report of a life, and keeps the end of what comes before.
-func await(in *bufio.Reader) (report, string, error) {
-	var r report
+func await(in *bufio.Reader) (r report, err error) {
 	var b bytes.Buffer
+	defer func() { r.text = b.String() }()
 	for {
 		s, err := in.ReadString('\n')
 		if j, ok := strings.CutPrefix(s, mark); ok {
-			return r, b.String(), json.Unmarshal([]byte(j), &r)
+			return r, json.Unmarshal([]byte(j), &r)
 		}
 		b.WriteString(s)
 		if err != nil {
-			return r, b.String(), err
+			return r, err
 		}
 		if b.Len() > 16<<20 {
 			b.Next(8 << 20)
