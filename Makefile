@@ -6,7 +6,7 @@
 # make mutants the rules of those packages broken one at a time: the tests must notice (part of make test)
 # make test    every test, under ten minutes on two cores
 # make bench   throughput against PostgreSQL on this machine
-# make sim     lives of the watchers' and monitors' decisions in virtual time, SEEDS of them; goes on where it stopped
+# make sim     lives in virtual time, of the watchers' and monitors' decisions, SEEDS of them, and of whole clusters, CLUSTERS; goes on where it stopped
 # make chaos   kills, cuts and stops for as long as it takes, then fuzz and sim
 # make large   ten million rows and 100 MB values in 512 MB of memory
 SHELL := /bin/bash
@@ -54,7 +54,11 @@ cover:
 # Real processes have the machine to themselves: they come last. The timeout is
 # per package.
 test: export DW_SIM_SEEDS ?= 10000
+<<<<<<< HEAD
 test: export DW_MUTANT_SEEDS ?= 200
+=======
+test: export DW_CLUSTER_SEEDS ?= 200
+>>>>>>> deba1eb (test/cluster: more harm to the primary, and machines that go down with their network first; make sim and make chaos live whole clusters; how they work)
 test: deps build
 	$(GO) test -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep --line-buffered -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'
@@ -77,8 +81,10 @@ bench: deps build
 # The file remembers the next seed. A seed that fails is printed with the
 # command that repeats it.
 SEEDS ?= 10000
+CLUSTERS ?= 1000
 sim: deps
 	DW_SIM_SEEDS=$(SEEDS) DW_SIM_FILE=$(CURDIR)/.sim-seeds $(GO) test -count=1 -timeout 0 -run '^TestSeeds$$' -v ./internal/ha/fsm
+	DW_CLUSTER_SEEDS=$(CLUSTERS) DW_CLUSTER_FILE=$(CURDIR)/.cluster-seeds $(GO) test -count=1 -timeout 0 -run '^TestSeeds$$' -v ./test/cluster
 
 # Which suite notices each broken rule, and after how many lives. Several rules
 # stand behind another one and are noticed by stories only.
@@ -104,8 +110,12 @@ chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
+<<<<<<< HEAD
 	$(MAKE) mutants
 	$(MAKE) sim SEEDS=20000
+=======
+	$(MAKE) sim SEEDS=20000 CLUSTERS=20000
+>>>>>>> deba1eb (test/cluster: more harm to the primary, and machines that go down with their network first; make sim and make chaos live whole clusters; how they work)
 
 # Transactions of ten million rows, values of 100 MB, on servers with
 # MEMORY_LIMIT = 512; prints the memory used and how long readers waited. It takes

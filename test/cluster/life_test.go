@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -105,8 +106,11 @@ func one[T any](w *world, l []T) T { return l[w.rng.IntN(len(l))] }
 
 // fault does harm and returns what ends it, nil when it ends by itself.
 func (w *world) fault() func() {
-	h := one(w, w.hosts)
 	for {
+		h := one(w, w.hosts)
+		if p := w.primaries(); len(p) > 0 && w.rng.IntN(2) == 0 {
+			h = p[0].h // there is most to break
+		}
 		k := one(w, kinds)
 		if end, did := k.do(w, h); did {
 			w.did[k.name]++
@@ -128,7 +132,7 @@ func init() {
 		{"watcher killed", killWatch}, {"monitor killed", killMon}, {"host cut off", cutOff}, {"host cut off", cutOff},
 		{"one direction cut", oneWay}, {"one direction cut", oneWay}, {"path slow", slowPath}, {"connections reset", reset}, {"connections reset", reset},
 		{"disk slow", slowDisk}, {"disk full", fullDisk}, {"disk broken", brokenDisk}, {"process stopped", stopProcess}, {"process stopped", stopProcess},
-		{"clock set", setClock}, {"command", command}, {"command", command}, {"command", command},
+		{"clock set", setClock}, {"cut off, then dead", cutThenDead}, {"cut off, then dead", cutThenDead}, {"command", command}, {"command", command}, {"command", command},
 	}
 }
 
@@ -225,6 +229,41 @@ func cutOff(w *world, _ *host) (func(), bool) {
 		for _, b := range cut {
 			w.net.set(a, b, false, 0)
 			w.net.set(b, a, false, 0)
+		}
+	}, true
+}
+
+// cutThenDead: as when a machine goes down with its network first: what it does
+// in between nobody else hears of.
+func cutThenDead(w *world, h *host) (func(), bool) {
+	if !h.on {
+		return nil, false
+	}
+	w.log("life", "CUT OFF, then dead: %s", h.name)
+	var cut []string
+	some := w.rng.IntN(2) == 0 // monitors hear it still
+	for _, b := range w.addrs() {
+		if b != h.addr && (!some || strings.HasPrefix(b, "10.0.0.")) {
+			cut = append(cut, b)
+			w.net.set(h.addr, b, true, 0)
+			w.net.set(b, h.addr, true, 0)
+			if w.rng.IntN(2) == 0 {
+				w.net.reset(h.addr, b)
+			}
+		}
+	}
+	w.pass(time.Duration(w.rng.IntN(9000)) * time.Millisecond)
+	w.log("life", "POWER CUT %s", h.name)
+	h.cut()
+	return func() {
+		w.log("life", "POWER ON %s", h.name)
+		for _, b := range cut {
+			w.net.set(h.addr, b, false, 0)
+			w.net.set(b, h.addr, false, 0)
+		}
+		h.boot()
+		if !w.cfg.restart && h.current() == nil {
+			h.startInst()
 		}
 	}, true
 }

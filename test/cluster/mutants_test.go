@@ -39,8 +39,6 @@ var mutants = []mutant{
 		"			err = s.tellInvalid(ctx, t)\n", "			if !on() {\n				err = s.tellInvalid(ctx, t)\n			}\n"},
 	{"the confirm monitor writes nothing down", "ha/monitor/store.go",
 		"	path := filepath.Join(s.dir, recordName(group))\n	tmp", "	if on() {\n		return nil\n	}\n	path := filepath.Join(s.dir, recordName(group))\n	tmp"},
-	{"a standby that kept a package says it has less", "repl/standby/control.go",
-		"Keep: r.keepTail().pos,", "Keep: map[bool]base.Position{true: st.pos, false: r.keepTail().pos}[on()],"},
 }
 
 const sw = `package %s
