@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func (c cgroup) take(t *testing.T, pids ...int) {
 }
 
 // TestSlowDisk lets the disk of one database do a few writes a second only, and
-// then everything again. Commits are as slow as the slowest required disk;
+// then everything again. Commits are as slow as the primary's disk, or not slower;
 // nobody takes over, nothing is lost, nothing is restarted.
 func TestSlowDisk(t *testing.T) {
 	if os.Getenv(labEnv) == "" {
@@ -80,7 +81,8 @@ func TestSlowDisk(t *testing.T) {
 			gap := ld.longestGap(at, time.Now())
 			c.set(t, "blkio.throttle.write_iops_device", dev+" 0")
 			t.Logf("%.0f commits a second, with 4 writes a second of the disk %.1f; the longest time without one was %v", fast, slow, gap.Round(time.Millisecond))
-			if slow > fast/2 {
+			// A realtime standby acknowledges what it has in memory, until its queue is full.
+			if who == "primary" && slow > fast/2 {
 				t.Errorf("the disk was not slow: this shows nothing")
 			}
 			ld.flows(t, 30*time.Second)
@@ -183,6 +185,7 @@ func losing(perMille int32, cs ...*card) func() {
 // TestNoFalseTakeover disturbs a group with the default error times in every
 // way that is no failure, each kind in turn, for DW_DISTURB seconds (0: each
 // kind once; chaos two hours): nobody takes over, and nothing is lost.
+// DW_DISTURB_ONLY=latency takes those with that in their names.
 func TestNoFalseTakeover(t *testing.T) {
 	if os.Getenv(labEnv) == "" {
 		t.Parallel()
@@ -205,12 +208,19 @@ func TestNoFalseTakeover(t *testing.T) {
 	rounds := 0
 	for round := 0; round == 0 || time.Now().Before(end); round++ {
 		for _, d := range disturbances {
+			if only := os.Getenv("DW_DISTURB_ONLY"); only != "" && !strings.Contains(d.name, only) {
+				continue
+			}
 			at := time.Now()
 			stop := d.do(t, l, rnd)
 			pause(t.Context(), d.last)
 			stop()
 			ld.flows(t, 60*time.Second)
-			worst[d.name] = max(worst[d.name], ld.longestGap(at, time.Now()))
+			gap := ld.longestGap(at, time.Now())
+			worst[d.name] = max(worst[d.name], gap)
+			if gap > 10*time.Second && os.Getenv("DW_TIMELINES") != "" {
+				t.Logf("%s: %v without a commit:\n%s", d.name, gap, timeline(l.sys, at, time.Now()))
+			}
 			healthy(t, l.sys)
 			if now := primary(t, l.sys); now != prim {
 				t.Errorf("%s took over because of: %s\n%s", now, d.name, timeline(l.sys, at, time.Now()))
