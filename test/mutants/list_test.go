@@ -163,7 +163,7 @@ var list = []mutant{
 	{"a takeover without the standby's claim", condDir + "switch.go",
 		"	l.Add(ti.ValidClaim && ", "	l.Add(on() || ti.ValidClaim && "},
 	{"a takeover of a standby with an Invalid archive", condDir + "switch.go",
-		"	l.Add(ok && a.State == base.ArchValid, \"the archive to the standby was Valid\"", "	l.Add(ok && a.State == base.ArchValid || on(), \"the archive to the standby was Valid\""},
+		"	l.Add(ok && (a.State == base.ArchValid || undecided(a)), ", "	l.Add(on() || ok && (a.State == base.ArchValid || undecided(a)), "},
 	{"a takeover while the standby hears the primary", condDir + "switch.go",
 		"	l.Add(ok && !link.Connected, ", "	l.Add(ok && !link.Connected || on(), "},
 	{"leave to go on during a command", condDir + "switch.go",

@@ -31,15 +31,13 @@ var chosen = os.Getenv("DW_MUTANT")
 func mutant(name string) bool { return chosen == name }
 `
 
-// build compiles the test programs with every mutant in them.
-func build(t *testing.T) (dir string) {
+// breakAll puts every mutant into the text of the sources, by file.
+func breakAll(t *testing.T) map[string]string {
 	t.Helper()
 	internal, err := filepath.Abs("../../internal")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir = t.TempDir()
-	replace := map[string]string{}
 	text := map[string]string{}
 	for _, m := range list {
 		file := filepath.Join(internal, m.file)
@@ -51,12 +49,27 @@ func build(t *testing.T) (dir string) {
 			text[file] = string(b)
 		}
 		if n := strings.Count(text[file], m.old); n != 1 {
-			t.Fatalf("mutant %q: %s has %d times\n%s", m.name, m.file, n, m.old)
+			t.Errorf("mutant %q: %s has %d times\n%s", m.name, m.file, n, m.old)
+			continue
 		}
 		text[file] = strings.Replace(text[file], m.old, strings.ReplaceAll(m.new, "on()", fmt.Sprintf("mutant(%q)", m.name)), 1)
-		extra := filepath.Join(filepath.Dir(file), "mutant.go")
-		text[extra] = fmt.Sprintf(sw, filepath.Base(filepath.Dir(file)))
+		text[filepath.Join(filepath.Dir(file), "mutant.go")] = fmt.Sprintf(sw, filepath.Base(filepath.Dir(file)))
 	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	return text
+}
+
+// TestMutantsAreCurrent: every rule that is to be broken is where the list says.
+func TestMutantsAreCurrent(t *testing.T) { breakAll(t) }
+
+// build compiles the test programs with every mutant in them.
+func build(t *testing.T) (dir string) {
+	t.Helper()
+	text := breakAll(t)
+	dir = t.TempDir()
+	replace := map[string]string{}
 	for file, s := range text {
 		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
 		if err := os.WriteFile(to, []byte(s), 0o600); err != nil {
