@@ -18,7 +18,7 @@ var suites = []struct{ name, pkg, skip, run string }{
 	{"base", "base", "", ""},
 	{"cond", "ha/cond", "", ""},
 	{"confirm", "ha/confirm", "", ""},
-	{"stories", "ha/fsm", "^(TestSeeds|TestRandomWalks|TestDocs)$", ""},
+	{"stories", "ha/fsm", "^(TestSeeds|TestRandomWalks|TestTimelyWalks|TestPausedHost|TestDocs)$", ""},
 	{"seeds", "ha/fsm", "", "^TestSeeds$"},
 }
 
@@ -108,6 +108,9 @@ func caught(t *testing.T, dir string, m mutant, seeds int, only string) (suite, 
 		args := []string{"-test.failfast", "-test.timeout=5m"}
 		if s.skip != "" {
 			args = append(args, "-test.skip="+s.skip)
+		}
+		if s.pkg == "ha/fsm" || s.pkg == "ha/confirm" {
+			args = append(args, "-rapid.nofailfile")
 		}
 		if s.run != "" {
 			args = append(args, "-test.run="+s.run)

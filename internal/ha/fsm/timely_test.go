@@ -144,11 +144,23 @@ func (w *world) goOn(name string) {
 	d.hung, d.lease.stall = false, false
 }
 
+// reigns is the running primary of the newest reign, suspended or not.
+func (w *world) reigns() *mdb {
+	var p *mdb
+	for _, n := range w.names {
+		if d := w.dbs[n]; d.up && d.mode == base.ModePrimary && (d.status == base.StatusOpen || d.status == base.StatusSuspend) &&
+			(p == nil || p.lin.Last().ID < d.lin.Last().ID) {
+			p = d
+		}
+	}
+	return p
+}
+
 // wasSplit judges a database that its watcher has marked split: only a primary
 // with timely archives can have redo that the others are without, and none of it
 // was acknowledged (manual 2.2.15).
 func (w *world) wasSplit(x *mwatch, desc string) {
-	d, p := w.dbs[x.name], w.dbs[w.primary()]
+	d, p := w.dbs[x.name], w.reigns()
 	if !w.timely || p == nil {
 		w.bad("%s was marked split: %s", x.name, desc)
 		return
