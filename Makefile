@@ -54,11 +54,8 @@ cover:
 # Real processes have the machine to themselves: they come last. The timeout is
 # per package.
 test: export DW_SIM_SEEDS ?= 10000
-<<<<<<< HEAD
 test: export DW_MUTANT_SEEDS ?= 200
-=======
 test: export DW_CLUSTER_SEEDS ?= 200
->>>>>>> deba1eb (test/cluster: more harm to the primary, and machines that go down with their network first; make sim and make chaos live whole clusters; how they work)
 test: deps build
 	$(GO) test -timeout 9m $$($(GO) list ./... | grep -v '/test/e2e$$')
 	DW_E2E_BIN=$(CURDIR)/bin $(GO) test -timeout 12m -count=1 -v ./test/e2e | grep --line-buffered -Ev '^(=== (RUN|PAUSE|CONT)|    harness_test.go)'
@@ -110,12 +107,9 @@ chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
-<<<<<<< HEAD
 	$(MAKE) mutants
 	$(MAKE) sim SEEDS=20000
-=======
 	$(MAKE) sim SEEDS=20000 CLUSTERS=20000
->>>>>>> deba1eb (test/cluster: more harm to the primary, and machines that go down with their network first; make sim and make chaos live whole clusters; how they work)
 
 # Transactions of ten million rows, values of 100 MB, on servers with
 # MEMORY_LIMIT = 512; prints the memory used and how long readers waited. It takes
