@@ -22,7 +22,9 @@ func (x *m) service(why string) {
 // INST_ERROR_TIME, so that a standby can take over. It does so once in each
 // outage: a primary that comes back, because no standby could, stays.
 //
-// G1, G3: to everybody else this is a crash of the instance.
+// G1, G3: to everybody else this is a crash of the instance. It is killed, not
+// told to shut down: one that had reported Shutdown would not have been Open when
+// it failed, and nobody would take over from it.
 func (x *m) unserved() bool {
 	if !x.Cfg.ServiceCheck || x.svcWhy == "" || x.svcDone {
 		return false
@@ -32,6 +34,6 @@ func (x *m) unserved() bool {
 		return false
 	}
 	x.svcDone = true
-	x.exit("INST_SERVICE_IP_CHECK: " + x.svcWhy)
+	x.kill("INST_SERVICE_IP_CHECK: " + x.svcWhy)
 	return true
 }

@@ -221,10 +221,14 @@ func (w *world) act(x *mwatch, a fsm.Action) {
 			if d.lease.half != nil && d.release() { // what was under way comes first
 				w.late = append(w.late, d.name)
 			}
+			last := d.report()
 			code, msg := d.do(e.Cmd)
 			st := proto.InstanceStatus{}
 			if d.up {
 				st = d.report()
+			} else if e.Cmd.Cmd == proto.CmdShutdown { // it says so before it goes
+				st, st.Status = last, base.StatusShutdown
+				w.after(ms(1), func() { w.ev(x.name, fsm.InstStatus{Status: st}) })
 			}
 			w.send(di, me, func() {
 				w.ev(x.name, fsm.InstReply{Req: e.Req, Reply: proto.InstanceReply{Code: code, Msg: msg, Status: st}})

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,9 +82,9 @@ func TestPublicNetworkIsWatched(t *testing.T) {
 			go func() { ga.done <- g.Run(ctx) }()
 			until(t, "open", func() bool { return ga.snap(t).Status.State == proto.DWOpen })
 			ended := func() bool {
-				a.mu.Lock()
-				defer a.mu.Unlock()
-				return strings.Contains(strings.Join(a.got, " "), proto.CmdShutdown)
+				ps.mu.Lock()
+				defer ps.mu.Unlock()
+				return slices.Contains(ps.killed, 11)
 			}
 			down("eth0 is down")
 			time.Sleep(4 * time.Second)
