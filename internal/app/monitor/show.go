@@ -68,8 +68,14 @@ func (c *Console) detail(d dwmon.DatabaseSnapshot) {
 		table.Row{d.InstPort, strings.ToUpper(d.InstOK), d.Name, d.Status, d.Mode, 0, 0, d.RType, d.RStat, d.File.Seq, d.File.LSN, d.Cur.Seq, d.Cur.LSN, d.StatFlag})
 	if d.Mode == base.ModeStandby.String() {
 		c.grid(table.Row{"REDOS_PARALLEL_NUM", "ARCH_SEND_UNTIL_TIME", "APPLY_UNTIL_TIME", "DSC_SEQNO", "SSEQ", "SLSN", "KSEQ", "KLSN", "RSEQ", "RLSN", "N_TSK", "TSK_MEM_USE", "REDO_LSN_ARR"},
-			table.Row{d.RedosParallel, "NONE", "FALSE", 0, d.Stand.Seq, d.Stand.LSN, d.Keep.Seq, d.Keep.LSN, d.Replay.Seq, d.Replay.LSN, d.NTask, d.TaskMem, fmt.Sprintf("(%d)", d.Replay.LSN)})
+			table.Row{d.RedosParallel, "NONE", "FALSE", 0, d.Stand.Seq, d.Stand.LSN, d.Keep.Seq, d.Keep.LSN, d.Replay.Seq, d.Replay.LSN, d.NTask, d.TaskMem, redoLSNs(d)})
 	}
+}
+
+// redoLSNs has the LSN of each replayer; they finish each batch together.
+func redoLSNs(d dwmon.DatabaseSnapshot) string {
+	one := strconv.FormatUint(uint64(d.Replay.LSN), 10)
+	return "(" + strings.Join(slices.Repeat([]string{one}, max(d.RedosParallel, 1)), ",") + ")"
 }
 
 func (c *Console) showDatabase(a args) error {

@@ -288,7 +288,7 @@ func (s *Server) status() proto.InstanceStatus {
 		Version: proto.GlobalVersion, Port: s.cfg.DM.PortNum,
 		Cur: p.Cur, File: p.File, Ckpt: p.Ckpt,
 		Apply: p.Apply, Stand: p.File, Keep: p.Cur, Replay: p.Replay,
-		RedosParallel: 1, Archives: s.ship.States(),
+		RedosParallel: s.cfg.DM.RedosParallelNum, Archives: s.ship.States(),
 		Lineage: lineage, SuspendedSince: since, SuspendReason: reason,
 		ExitingNormal: s.exiting.Load(),
 	}

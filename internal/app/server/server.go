@@ -294,7 +294,7 @@ func start(ctx context.Context, cfg *config.Instance, o Options) (_ *Server, err
 func (s *Server) engineConfig() engine.Config {
 	dm := s.cfg.DM
 	ec := engine.Config{FS: s.fs, Clock: s.clock, Log: s.log, Dir: dm.SystemPath, CtlPath: dm.CtlPath, LogPaths: dm.LogPath,
-		InstName: s.name, Compress: dm.RlogCompress,
+		InstName: s.name, Compress: dm.RlogCompress, Replayers: dm.RedosParallelNum,
 		CheckpointInterval: dm.CkptInterval, OnHalt: s.halt}
 	shareMemory(dm.MemoryLimit, dm.Buffer, dm.RedosBufSize).engine(&ec)
 	if s.cfg.Arch != nil {

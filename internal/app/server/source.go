@@ -3,12 +3,15 @@ package server
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/repl/mal"
 	"datawatch/internal/sql/views"
+	"datawatch/internal/storage/redo"
 )
 
 // source gives the V$ views their rows (manual 10.1).
@@ -157,8 +160,32 @@ func (v source) KeepPkg() []views.KeepPkgRow {
 	if !ok || !v.standby() {
 		return nil
 	}
-	return []views.KeepPkgRow{{Type: base.ArchRealtime, MinLSN: h.MinLSN, MaxLSN: h.MaxLSN, PTXOff: int(h.HeaderLen), LogSize: int64(h.RawLen),
-		DBMagic: h.SrcDBMagic, PkgSeqno: h.GSEQ, PrevLSN: h.PrevLSN, PkgLen: int64(h.HeaderLen) + int64(h.DataLen)}}
+	return []views.KeepPkgRow{pkgRow(base.ArchRealtime, h)}
+}
+
+func pkgRow(typ base.ArchType, h redo.Header) views.KeepPkgRow {
+	return views.KeepPkgRow{Type: typ, MinLSN: h.MinLSN, MaxLSN: h.MaxLSN, PTXOff: int(h.HeaderLen), LogSize: int64(h.RawLen),
+		DBMagic: h.SrcDBMagic, PkgSeqno: h.GSEQ, PrevLSN: h.PrevLSN, PkgLen: int64(h.HeaderLen) + int64(h.DataLen)}
+}
+
+func (v source) RapplyTasks() (out []views.KeepPkgRow) {
+	if !v.standby() {
+		return nil
+	}
+	types := map[mal.Kind]base.ArchType{mal.KindRealtime: base.ArchRealtime, mal.KindTimely: base.ArchTimely, mal.KindRecover: base.ArchAsync}
+	for _, t := range v.s.recv.Tasks() {
+		out = append(out, pkgRow(types[t.Kind], t.Header))
+	}
+	return out
+}
+
+func (v source) RapplyParallel() []views.RapplyParallelRow {
+	if !v.standby() {
+		return nil
+	}
+	p, n := v.s.eng.Positions(), v.s.cfg.DM.RedosParallelNum
+	return []views.RapplyParallelRow{{ApplyPkgSeq: p.Apply.Seq, ApplyLSN: p.Apply.LSN, ParallelNum: n, RedoLSN: slices.Repeat([]base.LSN{p.Replay.LSN}, n),
+		RpkgSeq: p.Replay.Seq, RpkgLSN: p.Replay.LSN}}
 }
 
 func (v source) RapplyLSN() []views.RapplyLSNRow {

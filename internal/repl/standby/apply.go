@@ -10,7 +10,7 @@ import (
 
 // A batch is one AppendForeign: one sync of the online log.
 const (
-	batchNum   = 512
+	batchNum   = 4096
 	batchBytes = 16 << 20
 	// gatherBytes of redo in the queue are a batch worth a sync of its own.
 	gatherBytes = 1 << 20

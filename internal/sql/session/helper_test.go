@@ -187,26 +187,28 @@ type testSource struct{ d *testDB }
 func (s testSource) Instance() []views.InstanceRow {
 	return []views.InstanceRow{{}}
 }
-func (testSource) Database() []views.DatabaseRow       { return nil }
-func (testSource) RLog() []views.RLogRow               { return nil }
-func (testSource) ArchStatus() []views.ArchStatusRow   { return nil }
-func (testSource) ArchFiles() []views.ArchFileRow      { return nil }
-func (testSource) ArchIni() []views.ArchIniRow         { return nil }
-func (testSource) MALIni() []views.MALIniRow           { return nil }
-func (testSource) MALLinks() []views.MALLinkRow        { return nil }
-func (testSource) RapplySys() []views.RapplySysRow     { return nil }
-func (testSource) KeepPkg() []views.KeepPkgRow         { return nil }
-func (testSource) RapplyLSN() []views.RapplyLSNRow     { return nil }
-func (testSource) Parameters() []views.ParameterRow    { return nil }
-func (testSource) OpenHistory() []views.OpenHistoryRow { return nil }
-func (testSource) Sessions() []views.SessionRow        { return nil }
-func (testSource) Trx() []views.TrxRow                 { return nil }
-func (testSource) Locks() []views.LockRow              { return nil }
-func (testSource) ArchSend() []views.ArchSendRow       { return nil }
-func (testSource) RapplyStat() []views.RapplyStatRow   { return nil }
-func (testSource) DBCheck() []views.DBCheckRow         { return nil }
-func (testSource) DBProblems() []views.DBProblemRow    { return nil }
-func (testSource) Version() []views.VersionRow         { return nil }
+func (testSource) Database() []views.DatabaseRow             { return nil }
+func (testSource) RLog() []views.RLogRow                     { return nil }
+func (testSource) ArchStatus() []views.ArchStatusRow         { return nil }
+func (testSource) ArchFiles() []views.ArchFileRow            { return nil }
+func (testSource) ArchIni() []views.ArchIniRow               { return nil }
+func (testSource) MALIni() []views.MALIniRow                 { return nil }
+func (testSource) MALLinks() []views.MALLinkRow              { return nil }
+func (testSource) RapplySys() []views.RapplySysRow           { return nil }
+func (testSource) KeepPkg() []views.KeepPkgRow               { return nil }
+func (testSource) RapplyLSN() []views.RapplyLSNRow           { return nil }
+func (testSource) RapplyTasks() []views.KeepPkgRow           { return nil }
+func (testSource) RapplyParallel() []views.RapplyParallelRow { return nil }
+func (testSource) Parameters() []views.ParameterRow          { return nil }
+func (testSource) OpenHistory() []views.OpenHistoryRow       { return nil }
+func (testSource) Sessions() []views.SessionRow              { return nil }
+func (testSource) Trx() []views.TrxRow                       { return nil }
+func (testSource) Locks() []views.LockRow                    { return nil }
+func (testSource) ArchSend() []views.ArchSendRow             { return nil }
+func (testSource) RapplyStat() []views.RapplyStatRow         { return nil }
+func (testSource) DBCheck() []views.DBCheckRow               { return nil }
+func (testSource) DBProblems() []views.DBProblemRow          { return nil }
+func (testSource) Version() []views.VersionRow               { return nil }
 
 // env is a backend over a test database.
 type env struct {

@@ -23,6 +23,8 @@ func define() []*View {
 		view("V$RAPPLY_SYS", "What replay is doing.", onStandby, "10.1 #5", Source.RapplySys),
 		view("V$KEEP_RLOG_PKG", "The package received but not yet replayed.", "standby while its realtime archive is valid; empty elsewhere", "10.1 #4", Source.KeepPkg),
 		view("V$RAPPLY_LSN_INFO", "How far a standby has the primary's redo.", onStandby2, "10.1 #18", Source.RapplyLSN),
+		view("V$RAPPLY_LOG_TASK", "Packages waiting for replay, oldest first.", onStandby, "10.1 #6", Source.RapplyTasks),
+		view("V$RAPPLY_PARALLEL_INFO", "How far parallel replay is.", onStandby, "10.1 #21", Source.RapplyParallel),
 		parameter,
 		parameter.alias("V$DM_INI"),
 		view("SYSOPENHISTORY", "Open records: every opening as primary or normal database, at most 128.", anywhere, "2.1.7, 3.6, 4.4 #10", Source.OpenHistory),

@@ -163,10 +163,10 @@ type RapplySysRow struct {
 	RRecType         string    `col:"RREC_TYPE,VARCHAR(64)" doc:"RTYPE_FILE_EXTEND, RTYPE_FILE_CREATE, or RTYPE_NONE when replay does not work on a file's size."`
 }
 
-// KeepPkgRow is a row of V$KEEP_RLOG_PKG.
+// KeepPkgRow is a row of V$KEEP_RLOG_PKG and of V$RAPPLY_LOG_TASK.
 type KeepPkgRow struct {
-	Type     base.ArchType `col:"TYPE,VARCHAR(64)" doc:"How the package came: REALTIME."`
-	MinLSN   base.LSN      `col:"MIN_LSN,BIGINT" doc:"Smallest LSN in the kept package."`
+	Type     base.ArchType `col:"TYPE,VARCHAR(64)" doc:"How the package came: REALTIME, TIMELY, or ASYNC (from the primary's archive, while this database catches up)."`
+	MinLSN   base.LSN      `col:"MIN_LSN,BIGINT" doc:"Smallest LSN in the package."`
 	MaxLSN   base.LSN      `col:"MAX_LSN,BIGINT" doc:"Largest LSN in it."`
 	PTXOff   int           `col:"PTX_OFF,SMALLINT" doc:"Offset of the first PTX in it, bytes."`
 	LogSize  int64         `col:"LOG_SIZE,INTEGER" doc:"Valid length of its redo, bytes."`
@@ -189,6 +189,18 @@ type RapplyLSNRow struct {
 	CkptNEP      int        `col:"CKPT_N_EP,INTEGER" doc:"Reserved; equal to N_EP."`
 	CkptPkgSeq   []base.Seq `col:"CKPT_PKG_SEQ_ARR,VARCHAR(2048)" doc:"Reserved; equal to PKG_SEQ_ARR."`
 	CkptApplyLSN []base.LSN `col:"CKPT_APPLY_LSN_ARR,VARCHAR(2048)" doc:"Reserved; equal to APPLY_LSN_ARR."`
+}
+
+// RapplyParallelRow is a row of V$RAPPLY_PARALLEL_INFO. The replayers finish each
+// batch together, so that all of them are at the LSN that readers see.
+type RapplyParallelRow struct {
+	DSCSeqno    int        `col:"DSC_SEQNO,INTEGER" doc:"Number of the primary's node, 0 for a single node."`
+	ApplyPkgSeq base.Seq   `col:"APPLY_PKG_SEQ,BIGINT" doc:"Original package number in the online log."`
+	ApplyLSN    base.LSN   `col:"APPLY_LSN,BIGINT" doc:"Original LSN in the online log."`
+	ParallelNum int        `col:"REDOS_PARALLEL_NUM,INTEGER" doc:"Number of replayers."`
+	RedoLSN     []base.LSN `col:"REDO_LSN_ARR,VARCHAR(2048)" doc:"LSN that each replayer has replayed."`
+	RpkgSeq     base.Seq   `col:"RPKG_SEQ,BIGINT" doc:"Package number replayed."`
+	RpkgLSN     base.LSN   `col:"RPKG_LSN,BIGINT" doc:"LSN replayed."`
 }
 
 // NewRapplyLSNRow fills the reserved columns from the others.

@@ -33,6 +33,8 @@ type Source interface {
 	RapplySys() []RapplySysRow
 	KeepPkg() []KeepPkgRow
 	RapplyLSN() []RapplyLSNRow
+	RapplyTasks() []KeepPkgRow
+	RapplyParallel() []RapplyParallelRow
 	Parameters() []ParameterRow
 	OpenHistory() []OpenHistoryRow
 	Sessions() []SessionRow

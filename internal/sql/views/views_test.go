@@ -47,6 +47,12 @@ func (f fake) Parameters() []ParameterRow { return one(ParameterRow{Name: "PORT_
 func (f fake) RapplyLSN() []RapplyLSNRow {
 	return one(NewRapplyLSNRow(460099052, base.Position{Seq: 4426, LSN: 106610}))
 }
+func (f fake) RapplyTasks() []KeepPkgRow {
+	return one(KeepPkgRow{Type: base.ArchRealtime, PkgSeqno: 7})
+}
+func (f fake) RapplyParallel() []RapplyParallelRow {
+	return one(RapplyParallelRow{ParallelNum: 2, RedoLSN: []base.LSN{5, 5}})
+}
 func (f fake) OpenHistory() []OpenHistoryRow {
 	return OpenHistoryRows(base.Lineage{
 		{ID: 1, TGUID: "a", SysMode: base.ModePrimary, SrcDBMagic: 1, DBMagic: 1, CurInst: "A", Apply: []base.Position{{Seq: 0, LSN: 0}}},
@@ -150,8 +156,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 10 {
-		t.Errorf("compared %d views, want 10: %v", len(checked), checked)
+	if len(checked) != 12 {
+		t.Errorf("compared %d views, want 12: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {

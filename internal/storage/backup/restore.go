@@ -324,40 +324,33 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 // apply replays a package whose lineage must be that of the database (G5). chain
 // is the first part of a large transaction that is open before and, returned, after it.
 func apply(s *pagestore.Store, p *redo.Package, lineage base.Lineage, chain base.LSN) (base.Lineage, base.LSN, error) {
-	next := lineage
+	next, b := lineage, s.NewBatch()
 	for x, err := range p.PTXs() {
 		if err == nil {
 			chain, err = redo.ChainAfter(chain, x.Kind, x.LSN)
 		}
-		if err != nil {
-			return nil, 0, err
-		}
-		for r, err := range x.Records() {
-			if err != nil {
-				return nil, 0, err
-			}
-			if r.Type == redo.RecLogical && r.Kind == redo.LogicalOpenRecord {
+		if err == nil {
+			err = b.Add(x, func(r redo.Record) error {
 				var o base.OpenRecord
 				if err := json.Unmarshal(r.Payload, &o); err != nil {
-					return nil, 0, fmt.Errorf("open record at LSN %d: %w", x.LSN, err)
+					return fmt.Errorf("open record: %w", err)
 				}
 				if o.ID != next.Last().ID+1 {
-					return nil, 0, fmt.Errorf("open record %d after %d: %w", o.ID, next.Last().ID, ErrForeign)
+					return fmt.Errorf("open record %d after %d: %w", o.ID, next.Last().ID, ErrForeign)
 				}
 				next = next.Append(o)
-			}
+				return nil
+			})
+		}
+		if err != nil {
+			return nil, 0, err
 		}
 	}
 	if p.OpenID != next.Last().ID {
 		return nil, 0, fmt.Errorf("package %d was made under open record %d, the database has %d: %w", p.GSEQ, p.OpenID, next.Last().ID, ErrForeign)
 	}
-	for x, err := range p.PTXs() {
-		if err != nil {
-			return nil, 0, err
-		}
-		if err := s.Apply(x); err != nil {
-			return nil, 0, err
-		}
+	if err := s.ApplyBatch(b, b.Len()); err != nil {
+		return nil, 0, err
 	}
 	return next, chain, nil
 }

@@ -61,15 +61,18 @@ var (
 
 // Config says how a database is opened. FS, Dir, CtlPath and LogPaths are required.
 type Config struct {
-	FS                 vfs.FS
-	Clock              clock.Clock  // nil: clock.Real
-	Log                *slog.Logger // nil: discarded
-	Dir                string       // holds the lock file
-	CtlPath            string
-	LogPaths           []string
-	BufferBytes        int64 // clean-page cache; 0: pagestore.DefaultBuffer
-	InstName           string
-	Compress           bool          // packages
+	FS          vfs.FS
+	Clock       clock.Clock  // nil: clock.Real
+	Log         *slog.Logger // nil: discarded
+	Dir         string       // holds the lock file
+	CtlPath     string
+	LogPaths    []string
+	BufferBytes int64 // clean-page cache; 0: pagestore.DefaultBuffer
+	InstName    string
+	Compress    bool // packages
+	// Replayers is how many goroutines replay redo, on a standby and after a crash
+	// (REDOS_PARALLEL_NUM); 0: 1.
+	Replayers          int
 	CheckpointInterval time.Duration // 0: 30 s
 	Arch               *ArchConfig   // nil: no local archive (ARCH_INI = 0)
 	OnHalt             func(error)   // called once, on its own goroutine

@@ -20,6 +20,9 @@ import (
 	"datawatch/internal/storage/rlog"
 )
 
+// recoverBatch is how much redo a recovery replays at a time, in bytes.
+const recoverBatch = 4 << 20
+
 // LockName is the lock file in Config.Dir that keeps a second process away.
 const LockName = "dmserver.lock"
 
@@ -147,7 +150,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	ckpt := e.log.Info().CkptLSN
 	if e.store, err = pagestore.Open(e.cfg.FS, e.dataPath(c), pagestore.Options{Whole: wholeLSN(c), PageSize: c.PageSize, BufferBytes: e.cfg.BufferBytes,
 		Tablespace: df.Tablespace, File: df.File, LSN: ckpt, Committer: e,
-		PartBytes: min(e.cfg.PartBytes, e.buf.maxPkg), SpillBytes: e.cfg.SpillBytes, VersionBytes: e.cfg.VersionBytes,
+		Replayers: e.cfg.Replayers, PartBytes: min(e.cfg.PartBytes, e.buf.maxPkg), SpillBytes: e.cfg.SpillBytes, VersionBytes: e.cfg.VersionBytes,
 		Now: func() int64 { return e.cfg.Clock.Now().UnixNano() }}); err != nil {
 		return err
 	}
@@ -175,12 +178,31 @@ func (e *Engine) dataPath(c *ctl.Control) string {
 // redo replays the online log, gives the archive what it lacks of it, and takes
 // from the archive what the log never had.
 func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
+	_, total := e.log.Space()
 	pos := base.Position{LSN: ckpt}
 	var lseq base.Seq
 	if seq := e.log.CheckpointChain(); seq != 0 {
 		if err := e.resumeChain(ctx, seq, ckpt); err != nil {
 			return err
 		}
+	}
+	batch, opens, size := e.store.NewBatch(), base.Lineage(nil), 0
+	apply := func() error {
+		if err := e.store.ApplyBatch(batch, batch.Len()); err != nil {
+			return err
+		}
+		batch, size = e.store.NewBatch(), 0
+		return nil
+	}
+	relieve := func() error {
+		// Before versions would have to go to the spill file; no earlier, since
+		// nothing waits for room in the log.
+		if e.store.Stats().VersionBytes > e.store.VersionLimit()/4*3 {
+			e.store.SetHardened(pos.LSN)
+			_, err := e.store.Checkpoint(ctx, pos.LSN)
+			return err
+		}
+		return nil
 	}
 	err := e.log.Recover(func(p *redo.Package) error {
 		if err := ctx.Err(); err != nil {
@@ -194,25 +216,28 @@ func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
 				return fmt.Errorf("bring the archive to the end of the online log: %w", err)
 			}
 		}
-		recs, first, err := applyPackage(e.store, p, e.chain.first)
+		first, err := addPackage(batch, p, e.chain.first, &opens)
 		if err != nil {
 			return err
 		}
 		e.chain = e.chain.after(p, first)
-		for _, r := range recs {
+		for _, r := range opens {
 			if err := e.addOpenRecord(r); err != nil {
 				return err
 			}
 		}
-		pos, lseq = p.Pos(), p.LSEQ
-		if int64(e.store.Stats().VersionBytes) > e.cfg.DirtyBytes {
-			e.store.SetHardened(pos.LSN)
-			if _, err := e.store.Checkpoint(ctx, pos.LSN); err != nil {
-				return err
-			}
+		pos, lseq, opens = p.Pos(), p.LSEQ, opens[:0]
+		if size += p.EncodedLen(); int64(size) < min(recoverBatch, total/8) {
+			return nil
 		}
-		return nil
+		if err := apply(); err != nil {
+			return err
+		}
+		return relieve()
 	})
+	if err == nil {
+		err = apply()
+	}
 	if err != nil {
 		return err
 	}
@@ -244,44 +269,34 @@ func (e *Engine) redo(ctx context.Context, ckpt base.LSN) error {
 	return nil
 }
 
-// applyPackage applies a package to the store and returns its open records and
-// the first part of the large transaction that is open after it; chain is that
-// of the one open before.
-func applyPackage(s *pagestore.Store, p *redo.Package, chain base.LSN) (recs []base.OpenRecord, _ base.LSN, err error) {
+// addPackage adds a package to a batch, and its open records to opens; chain is
+// the first part of the large transaction that is open before it, and is returned
+// for the one after it.
+func addPackage(b *pagestore.Batch, p *redo.Package, chain base.LSN, opens *base.Lineage) (base.LSN, error) {
 	for t, err := range p.PTXs() {
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		if chain, err = redo.ChainAfter(chain, t.Kind, t.LSN); err != nil {
-			return nil, 0, err
+			return 0, err
 		}
-		if err := s.Apply(t); err != nil {
-			return nil, 0, err
+		if err := b.Add(t, func(r redo.Record) error {
+			o, err := openRecord(r)
+			*opens = append(*opens, o)
+			return err
+		}); err != nil {
+			return 0, err
 		}
-		r, err := openRecords(t)
-		if err != nil {
-			return nil, 0, err
-		}
-		recs = append(recs, r...)
 	}
-	return recs, chain, nil
+	return chain, nil
 }
 
-// openRecords checks the records of a PTX and returns the open records among them.
-func openRecords(t redo.PTX) (recs []base.OpenRecord, err error) {
-	for r, err := range t.Records() {
-		if err != nil {
-			return nil, fmt.Errorf("LSN %d: %w", t.LSN, err)
-		}
-		if r.Type == redo.RecLogical && r.Kind == redo.LogicalOpenRecord {
-			var o base.OpenRecord
-			if err := json.Unmarshal(r.Payload, &o); err != nil {
-				return nil, fmt.Errorf("LSN %d: open record: %w", t.LSN, err)
-			}
-			recs = append(recs, o)
-		}
+// openRecord decodes a logical record; open records are the only kind known.
+func openRecord(r redo.Record) (o base.OpenRecord, err error) {
+	if err := json.Unmarshal(r.Payload, &o); err != nil {
+		return o, fmt.Errorf("open record: %w", err)
 	}
-	return recs, nil
+	return o, nil
 }
 
 // addOpenRecord takes an open record of the log into the lineage; one that the

@@ -134,7 +134,7 @@ func (e *Engine) advance(p *pending, ship Shipper) error {
 		begun = e.times.passed(p.stage, begun, e.cfg.Clock.Now())
 	}
 	pos := p.pkg.Pos()
-	e.setHardened(p.pkg, p.seg.chain)
+	e.setHardened(p.pkg, e.chainAfter(p.pkg, p.seg.chain))
 	e.buf.landed()
 	ship.Hardened(pos)
 	e.wantCheckpoint()
@@ -189,16 +189,24 @@ func (e *Engine) sendFailed(what string, pkg *redo.Package, err error) error {
 	return fmt.Errorf("%w: %s", ErrSuspended, reason)
 }
 
-// setHardened moves what readers see, the end of a package, and the lineage with
-// it. first is the first part of the large transaction open there, 0: none; its
-// changes are no versions yet, so readers see the state before it (G6).
-func (e *Engine) setHardened(p *redo.Package, first base.LSN) {
+// chainAfter is the large transaction that is open after a package which follows
+// the hardened ones.
+func (e *Engine) chainAfter(p *redo.Package, first base.LSN) chain {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.chain.after(p, first)
+}
+
+// setHardened moves what readers see, the end of package p, and the lineage with
+// it. Of a large transaction open there, c, the changes are no versions yet, so
+// readers see the state before it (G6).
+func (e *Engine) setHardened(p *redo.Package, c chain) {
 	pos := p.Pos()
 	e.mu.Lock()
 	more := e.store.Harden(pos.LSN)
 	e.hard, e.hardLSEQ = pos, p.LSEQ
-	if first != e.chain.first {
-		e.chain = e.chain.after(p, first)
+	if c != e.chain {
+		e.chain = c
 		e.holdArchive()
 	}
 	for _, r := range e.logged {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"datawatch/internal/base"
+	"datawatch/internal/storage/pagestore"
 	"datawatch/internal/storage/redo"
 )
 
@@ -36,10 +37,11 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 	if len(pkgs) == 0 {
 		return nil
 	}
+	batch := e.store.NewBatch()
 	checked := make([]foreign, len(pkgs))
 	for i, p := range pkgs {
 		var err error
-		if checked[i], err = e.checkForeign(p, pos, lin.Last().ID, chain); err != nil {
+		if checked[i], err = e.checkForeign(batch, p, pos, lin.Last().ID, chain); err != nil {
 			return fmt.Errorf("package %d (LSN %d to %d): %w", p.GSEQ, p.MinLSN, p.MaxLSN, err)
 		}
 		chain = checked[i].chain
@@ -58,14 +60,12 @@ func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error 
 		if err := e.retryFull(func() error { return e.appendLog(rest[:n]...) }); err != nil {
 			return e.foreignFailed(fmt.Errorf("write online log: %w", err))
 		}
-		for i, p := range rest[:n] {
-			if err := e.finishForeign(p, checked[len(stored)-len(rest)+i]); err != nil {
-				return e.foreignFailed(err)
-			}
+		if err := e.finishForeign(batch, rest[:n], checked[:n]); err != nil {
+			return e.foreignFailed(err)
 		}
-		rest = rest[n:]
+		e.wantCheckpoint()
+		rest, checked = rest[n:], checked[n:]
 	}
-	e.wantCheckpoint()
 	return nil
 }
 
@@ -92,12 +92,13 @@ func (e *Engine) foreignFailed(err error) error {
 
 // foreign is a checked package of another database.
 type foreign struct {
-	ptxs  []redo.PTX
+	ptxs  int // in the batch
 	opens []base.OpenRecord
 	chain base.LSN // first part of the large transaction open after it, 0: none
 }
 
-func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64, chain base.LSN) (foreign, error) {
+// checkForeign checks a package and adds its PTXs to the batch.
+func (e *Engine) checkForeign(b *pagestore.Batch, p *redo.Package, pos base.Position, openID uint64, chain base.LSN) (foreign, error) {
 	f := foreign{chain: chain}
 	switch {
 	case p.PmntMagic != e.pmnt:
@@ -119,19 +120,10 @@ func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64,
 		if f.chain, err = redo.ChainAfter(f.chain, t.Kind, t.LSN); err != nil {
 			return f, err
 		}
-		for r, err := range t.Records() {
-			if err != nil {
-				return f, err
-			}
-			if err := e.store.Known(r); err != nil {
-				return f, err
-			}
-		}
-		opens, err := openRecords(t)
-		if err != nil {
+		if err := b.Add(t, f.logical); err != nil {
 			return f, err
 		}
-		f.ptxs, f.opens = append(f.ptxs, t), append(f.opens, opens...)
+		f.ptxs++
 	}
 	if lsn != p.MaxLSN {
 		return f, fmt.Errorf("%w: ends at LSN %d, says %d", ErrPosition, lsn, p.MaxLSN)
@@ -154,29 +146,49 @@ func (e *Engine) checkForeign(p *redo.Package, pos base.Position, openID uint64,
 	return f, nil
 }
 
-// finishForeign archives and replays a package that is in the online log.
-func (e *Engine) finishForeign(p *redo.Package, f foreign) error {
-	pos := p.Pos()
+// logical takes the open record out of a logical record.
+func (f *foreign) logical(r redo.Record) error {
+	o, err := openRecord(r)
+	if err == nil {
+		f.opens = append(f.opens, o)
+	}
+	return err
+}
+
+// finishForeign archives and replays packages that are in the online log.
+// Readers go from the state before them to that after them.
+func (e *Engine) finishForeign(b *pagestore.Batch, pkgs []*redo.Package, checked []foreign) error {
+	ptxs := 0
 	e.mu.Lock()
-	e.cur, e.flush, e.file, e.logged = p.GSEQ, pos, pos, f.opens
+	open := e.chain
 	e.mu.Unlock()
-	if e.arch != nil {
-		if err := e.retryFull(func() error { return e.arch.Append(p, true) }); err != nil {
-			return fmt.Errorf("write local archive: %w", err)
+	for i, p := range pkgs {
+		f, pos := checked[i], p.Pos()
+		ptxs += f.ptxs
+		open = open.after(p, f.chain)
+		e.mu.Lock()
+		e.cur, e.flush, e.file = p.GSEQ, pos, pos
+		for _, o := range f.opens {
+			e.logged = e.logged.Append(o)
+		}
+		e.mu.Unlock()
+		if e.arch != nil {
+			if err := e.retryFull(func() error { return e.arch.Append(p, true) }); err != nil {
+				return fmt.Errorf("write local archive: %w", err)
+			}
 		}
 	}
-	for _, t := range f.ptxs {
-		if err := e.store.Apply(t); err != nil {
-			return fmt.Errorf("replay package %d: %w", p.GSEQ, err)
-		}
+	last := pkgs[len(pkgs)-1]
+	if err := e.store.ApplyBatch(b, ptxs); err != nil {
+		return fmt.Errorf("replay packages %d to %d: %w", pkgs[0].GSEQ, last.GSEQ, err)
 	}
-	b := &e.buf
-	b.mu.Lock()
-	b.last = pos.LSN
-	b.mu.Unlock()
-	e.setHardened(p, f.chain)
-	b.mu.Lock()
-	b.moveLocked()
-	b.mu.Unlock()
+	buf := &e.buf
+	buf.mu.Lock()
+	buf.last = last.MaxLSN
+	buf.mu.Unlock()
+	e.setHardened(last, open)
+	buf.mu.Lock()
+	buf.moveLocked()
+	buf.mu.Unlock()
 	return nil
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"datawatch/internal/base"
@@ -89,6 +92,69 @@ func TestStandby(t *testing.T) {
 	if p := e.Positions().File; p.Seq != last.Seq+1 || p.LSN != last.LSN+1 {
 		t.Fatalf("position %v after %v", p, last)
 	}
+}
+
+// TestParallelReplay: while several goroutines replay batches of packages and the
+// data file is brought up to them, every snapshot that a reader takes is the state
+// at the end of a package, all of it (G6).
+func TestParallelReplay(t *testing.T) {
+	d, pkgs := primaryPackages(t, 200)
+	ends := map[base.LSN]bool{0: true}
+	for _, p := range pkgs {
+		ends[p.MaxLSN] = true
+	}
+	e, _ := newStandby(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var seen atomic.Int64
+	for range 3 {
+		wg.Go(func() {
+			for last := base.LSN(0); ; {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				sn := e.Store().Snapshot()
+				lsn, got := sn.LSN(), []string(nil)
+				b := make([]byte, testPS)
+				for p := uint32(1); p <= sn.Pages(); p++ {
+					if err := sn.ReadPage(p, b); err != nil {
+						t.Error(err)
+						sn.Close()
+						return
+					}
+					got = append(got, body(b))
+				}
+				sn.Close()
+				if err := diff(got, d.at[lsn]); err != nil || !ends[lsn] || lsn < last {
+					t.Errorf("G6: snapshot at LSN %d after %d, end of a package %v: %v", lsn, last, ends[lsn], err)
+					return
+				}
+				if lsn != last {
+					seen.Add(1)
+				}
+				last = lsn
+			}
+		})
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for rest := pkgs; len(rest) > 0; {
+		n := min(1+rnd.IntN(8), len(rest))
+		if err := e.AppendForeign(t.Context(), rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if rest = rest[n:]; rnd.IntN(4) == 0 {
+			if err := e.Checkpoint(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.Gosched()
+	}
+	close(stop)
+	wg.Wait()
+	samePages(t, d.e, e)
+	t.Logf("%d packages, %d states seen", len(pkgs), seen.Load())
 }
 
 // TestStandbyPowerCuts cuts the power of a standby around every change of its

@@ -30,7 +30,7 @@ func testConfig(fs vfs.FS, archive bool) Config {
 	c := Config{FS: fs, Dir: "/db", CtlPath: "/db/dm.ctl", LogPaths: testLogs, InstName: "T", BufferBytes: -1,
 		CheckpointInterval: time.Hour, RetryInterval: time.Millisecond,
 		// A transaction of a few pages is a large one here.
-		PartBytes: 2000, SpillBytes: 6 * testPS, VersionBytes: 40 * testPS}
+		Replayers: 3, PartBytes: 2000, SpillBytes: 6 * testPS, VersionBytes: 40 * testPS}
 	if archive {
 		c.Arch = &ArchConfig{Dir: "/arch", Name: "A", FileSize: 64 << 10}
 	}

@@ -28,11 +28,7 @@ func (s *Store) Apply(ptx redo.PTX) error {
 	defer s.amu.Unlock()
 	defer clear(s.work)
 	s.mu.Lock()
-	cur, hard := s.newest, s.hard.lsn
-	top := base.LSN(0)
-	if n := len(s.pins); n > 0 {
-		top = s.pins[n-1].lsn
-	}
+	cur, hard, top := s.newest, s.hard.lsn, s.topPin()
 	s.mu.Unlock()
 	if ptx.LSN <= cur.lsn {
 		return nil
@@ -71,7 +67,7 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		high = max(high, p)
 		w, ok := s.work[p]
 		if !ok {
-			if w, err = s.base(p, minp, ptx.LSN, hard, top); err != nil {
+			if w, err = s.base(p, p > minp, 0, ptx.LSN, hard, top); err != nil {
 				return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
 			}
 			s.work[p] = w
@@ -98,11 +94,7 @@ func (s *Store) Apply(ptx redo.PTX) error {
 	for p, w := range s.work {
 		switch {
 		case w.keep != 0:
-			// The file has p in a state that a later PTX of the log makes. When the
-			// file is going to be cut below p for an earlier one, keep that state.
-			if s.cuts.Load().covers(p, 0, w.keep) != 0 && s.head(p) == nil {
-				s.install(p, &version{lsn: w.keep, data: w.data, kept: true})
-			}
+			s.installKept(p, w)
 		case w.over != nil:
 			s.replace(p, w.over, &version{lsn: ptx.LSN, data: w.data, recycle: true})
 		default:
@@ -116,6 +108,23 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		s.relieve()
 	}
 	return nil
+}
+
+// installKept is for a page that the file has in a state which a later PTX of the
+// log makes. When the file is going to be cut below it for an earlier one, that
+// state is kept. Under mu.
+func (s *Store) installKept(p uint32, w applied) {
+	if s.cuts.Load().covers(p, 0, w.keep) != 0 && s.head(p) == nil {
+		s.install(p, &version{lsn: w.keep, data: w.data, kept: true})
+	}
+}
+
+// topPin is the newest pinned LSN. Under mu.
+func (s *Store) topPin() base.LSN {
+	if n := len(s.pins); n > 0 {
+		return s.pins[n-1].lsn
+	}
+	return 0
 }
 
 // relieved relieves memory, if it must be, after an Apply without error.
@@ -164,13 +173,18 @@ func (s *Store) Known(r redo.Record) error {
 
 // base returns what PTX lsn is to change page p on: a private copy, or the very
 // buffer of the newest version when that is not hardened and not pinned (top is
-// the newest pin), so that no snapshot can ever see it.
-func (s *Store) base(p, minp uint32, lsn, hard, top base.LSN) (applied, error) {
+// the newest pin), so that no snapshot can ever see it. beyond says that p is new:
+// beyond the end of the database, or cut off within the PTX; the data file has
+// size pages, 0: look.
+func (s *Store) base(p uint32, beyond bool, size uint32, lsn, hard, top base.LSN) (applied, error) {
 	if h := s.head(p); h != nil && h.lsn >= lsn {
 		return applied{data: h.data, keep: h.lsn}, nil
 	}
-	if p > minp {
-		if p <= s.filePages() { // a file ahead of the log being replayed
+	if beyond {
+		if size == 0 {
+			size = s.filePages()
+		}
+		if p <= size { // a file ahead of the log being replayed
 			if data, have, err := s.filePage(p, nil); err != nil {
 				return applied{}, err
 			} else if have >= lsn {

@@ -339,13 +339,37 @@ func TestModel(t *testing.T) {
 						rt.Fatal(err)
 					}
 				}
-				for lsn := ckpt + 1; lsn <= hard; lsn++ {
-					ptx := l.decode(t, lsn)
-					if err := s.Apply(ptx); err != nil {
+				// One by one, or a package at a time by one or more replayers, which
+				// may also be given what is in the data file already.
+				s.opt.Replayers, s.perTurn = rapid.IntRange(1, 3).Draw(rt, "replayers"), 1
+				batch := s.NewBatch()
+				begin := ckpt + 1
+				if ckpt > 0 && rapid.Bool().Draw(rt, "again") {
+					begin = base.LSN(max(int(ckpt)-2, 1))
+				}
+				for lsn := begin; lsn <= hard; lsn++ {
+					if err := batch.Add(l.decode(t, lsn), nil); err != nil {
 						rt.Fatal(err)
 					}
-					open, _ = redo.ChainAfter(open, ptx.Kind, lsn)
-					if !ahead && rapid.IntRange(0, 3).Draw(rt, "harden in replay") == 0 { // as a standby does
+				}
+				for lsn := begin; lsn <= hard; lsn++ {
+					from := lsn
+					if rapid.Bool().Draw(rt, "batch") {
+						lsn = base.LSN(rapid.IntRange(int(lsn), int(hard)).Draw(rt, "package"))
+						if err := s.ApplyBatch(batch, int(lsn-from)+1); err != nil {
+							rt.Fatal(err)
+						}
+					} else if err := s.Apply(l.decode(t, lsn)); err != nil {
+						rt.Fatal(err)
+					} else {
+						batch.done++
+					}
+					for ; from <= lsn; from++ {
+						if from > ckpt {
+							open, _ = redo.ChainAfter(open, l.decode(t, from).Kind, from)
+						}
+					}
+					if !ahead && lsn > ckpt && rapid.IntRange(0, 3).Draw(rt, "harden in replay") == 0 { // as a standby does
 						s.SetHardened(lsn)
 						h := s.NewHandle(false)
 						if err := h.Lock(LockShared); err != nil {

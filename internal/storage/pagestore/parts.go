@@ -128,7 +128,7 @@ func (s *Store) changePart(x *parts, rec redo.Record, ptx redo.PTX) error {
 		}
 	} else {
 		// Without the right to change a version in place: it may become visible.
-		w, err := s.base(p, x.minp, ptx.LSN, math.MaxUint64, math.MaxUint64)
+		w, err := s.base(p, p > x.minp, 0, ptx.LSN, math.MaxUint64, math.MaxUint64)
 		if err != nil {
 			return err
 		}
@@ -189,10 +189,8 @@ func (s *Store) finishParts(ptx redo.PTX, cur state) {
 		turn()
 		if keep := x.kept[p]; keep == 0 {
 			s.install(p, &version{lsn: ptx.LSN, data: b, recycle: true})
-		} else if s.cuts.Load().covers(p, 0, keep) != 0 && s.head(p) == nil {
-			// The file has p in a state that later redo makes; it is going to be cut
-			// below p for an earlier one: keep that state.
-			s.install(p, &version{lsn: keep, data: b, kept: true})
+		} else {
+			s.installKept(p, applied{data: b, keep: keep})
 		}
 	}
 	x.slots.each(func(p, slot uint32) {

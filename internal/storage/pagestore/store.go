@@ -28,7 +28,7 @@ const (
 )
 
 // poolMax bounds the buffers kept for reuse.
-const poolMax = 512
+const poolMax = 4096
 
 // Options say how a data file is opened.
 type Options struct {
@@ -47,6 +47,8 @@ type Options struct {
 	// Whole, unless 0: some pages of the file are ahead of its redo, up to this LSN,
 	// and nothing is read before redo has come so far (ErrNotWhole).
 	Whole base.LSN
+	// Replayers share the pages of a batch of redo (REDOS_PARALLEL_NUM); 0: 1.
+	Replayers int
 	// LSN is the checkpoint: every change up to it is in the file. The store
 	// starts with the snapshot LSN; replay brings it forward.
 	LSN base.LSN
@@ -96,9 +98,12 @@ type Store struct {
 
 	builder redo.Builder // of the owner of the write lock
 
-	amu   clock.Mutex // one Apply at a time
-	work  map[uint32]applied
-	parts *parts // of a large transaction whose last part has not been applied; nil: none
+	amu  clock.Mutex // one Apply at a time
+	work map[uint32]applied
+	run  run
+	// perTurn is pagesPerTurn; tests set it.
+	perTurn int
+	parts   *parts // of a large transaction whose last part has not been applied; nil: none
 
 	cmu clock.Mutex // one checkpoint at a time
 
@@ -149,7 +154,7 @@ func Open(fs vfs.FS, path string, opt Options) (*Store, error) {
 	}
 	s := &Store{opt: opt, ps: opt.PageSize, path: path, f: f, com: opt.Committer,
 		spill: sp, memPages: int(opt.SpillBytes) / opt.PageSize, maxMem: int(opt.VersionBytes) / opt.PageSize,
-		clean: newCache(max(opt.BufferBytes, 0), opt.PageSize), work: map[uint32]applied{}}
+		clean: newCache(max(opt.BufferBytes, 0), opt.PageSize), work: map[uint32]applied{}, perTurn: pagesPerTurn}
 	s.root.Store(&table{})
 	s.cuts.Store(&cutList{})
 	if s.dw, err = openDoublewrite(fs, path+".dwb", s.ps); err == nil {
@@ -189,6 +194,9 @@ func (s *Store) Close() error {
 
 // PageSize returns the size of a page in bytes.
 func (s *Store) PageSize() int { return s.ps }
+
+// VersionLimit is how many bytes of page versions are kept in memory.
+func (s *Store) VersionLimit() int64 { return int64(s.maxMem) * int64(s.ps) }
 
 // Newest returns the LSN of the newest published or applied PTX.
 func (s *Store) Newest() base.LSN {
