@@ -66,7 +66,8 @@ func TestStandby(t *testing.T) {
 			if err := e.AppendForeign(t.Context(), []*redo.Package{b}); err == nil {
 				t.Fatalf("G5: %s was taken", name)
 			}
-			if after := e.Positions(); after != before {
+			after := e.Positions()
+			if after.Ckpt = before.Ckpt; after != before { // checkpoints go on by themselves
 				t.Fatalf("G5: %s changed something: %+v", name, after)
 			}
 		}

@@ -98,16 +98,24 @@ func (h *Handle) part() error {
 	} else {
 		b.SetKind(redo.KindNext)
 	}
+	// The state first: what the Committer has may be hardened at any moment.
+	s.rename(h.ptxLSN)
 	if err := s.com.Part(h.ctx, b.Finish(), h.ptxLSN, first); err != nil {
+		s.rename(h.ptxLSN - 1)
 		return err
 	}
 	h.parts++
-	s.mu.Lock()
-	s.advance(state{h.ptxLSN, s.newest.npages})
-	s.mu.Unlock()
 	h.ptxLSN++
 	h.begin(redo.KindLast)
 	return nil
+}
+
+// rename gives the newest state the LSN of a PTX that changes nothing visible, or
+// takes it back. The caller owns the write lock.
+func (s *Store) rename(lsn base.LSN) {
+	s.mu.Lock()
+	s.advance(state{lsn, s.newest.npages})
+	s.mu.Unlock()
 }
 
 // begin starts the PTX h.ptxLSN.
@@ -132,10 +140,9 @@ func (h *Handle) abandon() {
 	if s.com.NextLSN() == h.ptxLSN {
 		h.begin(redo.KindLast)
 		s.builder.SetKind(redo.KindCommit)
-		if s.com.Abandon(s.builder.Finish(), h.ptxLSN) {
-			s.mu.Lock()
-			s.advance(state{h.ptxLSN, s.newest.npages})
-			s.mu.Unlock()
+		s.rename(h.ptxLSN)
+		if !s.com.Abandon(s.builder.Finish(), h.ptxLSN) {
+			s.rename(h.ptxLSN - 1)
 		}
 	}
 	// What the handle sees is the newest state, under its newest name.

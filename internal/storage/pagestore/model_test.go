@@ -30,6 +30,8 @@ type memLog struct {
 
 	fail  error
 	deaf  bool // Abandon is refused
+	// hard, unless nil, is called as soon as the log has something.
+	hard func(base.LSN)
 	parts int  // so many calls of Part until one fails; 0 or less: none does
 }
 
@@ -54,7 +56,14 @@ func (l *memLog) Part(_ context.Context, ptx []byte, lsn base.LSN, first bool) e
 	}
 	l.last = lsn
 	l.ptx[lsn] = bytes.Clone(ptx)
+	l.quick(lsn)
 	return nil
+}
+
+func (l *memLog) quick(lsn base.LSN) {
+	if l.hard != nil {
+		l.hard(lsn)
+	}
 }
 
 var errParts = errors.New("no more parts")
@@ -65,6 +74,7 @@ func (l *memLog) Abandon(ptx []byte, lsn base.LSN) bool {
 	}
 	l.last = lsn
 	l.ptx[lsn] = bytes.Clone(ptx)
+	l.quick(lsn)
 	return true
 }
 

@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -264,6 +265,53 @@ func TestRefusedCommit(t *testing.T) {
 		t.Fatalf("Unlock: %v, newest %d", err, s.Newest())
 	}
 	s.UnlockWrite(w)
+}
+
+// TestPartHardenedAtOnce: a part of a large transaction, and the PTX that gives it
+// up, may be hardened before the Committer returns; then a checkpoint at that
+// moment goes as far, and not one LSN less.
+func TestPartHardenedAtOnce(t *testing.T) {
+	s, l, fs := newStore(t, -1)
+	l.partBytes = 100
+	s.Close()
+	s = openStore(t, fs, l, 0, -1)
+	l.hard = func(lsn base.LSN) {
+		s.SetHardened(lsn)
+		if done, err := s.Checkpoint(t.Context(), lsn); err != nil || done != lsn {
+			t.Errorf("checkpoint at LSN %d, hardened is %d, %v", done, lsn, err)
+		}
+	}
+	h := s.NewHandle(false)
+	for _, fail := range []int{0, 3} {
+		l.parts = fail
+		if err := s.LockWrite(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+		for _, level := range []int{LockShared, LockReserved} {
+			if err := h.Lock(level); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for p := range 8 {
+			b := bytes.Repeat([]byte{byte(p + fail + 1)}, testPS)
+			if _, err := h.WriteAt(b, int64(p*testPS)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := l.last
+		if err := h.Sync(); err == nil {
+			h.CommitPhaseTwo()
+		} else if !errors.Is(err, errParts) {
+			t.Fatal(err)
+		}
+		if err := h.Unlock(LockNone); err != nil {
+			t.Fatal(err)
+		}
+		s.UnlockWrite(h)
+		if l.last < before+3 || s.Newest() != l.last {
+			t.Fatalf("newest LSN %d, the log ends at %d, before %d", s.Newest(), l.last, before)
+		}
+	}
 }
 
 // TestWriteLockQueue: first come first served; one that gives up leaves the
