@@ -28,11 +28,11 @@ type memLog struct {
 	partBytes                int // Options
 	spillBytes, versionBytes int64
 
-	fail  error
-	deaf  bool // Abandon is refused
+	fail error
+	deaf bool // Abandon is refused
 	// hard, unless nil, is called as soon as the log has something.
-	hard func(base.LSN)
-	parts int  // so many calls of Part until one fails; 0 or less: none does
+	hard  func(base.LSN)
+	parts int // so many calls of Part until one fails; 0 or less: none does
 }
 
 func (l *memLog) Reserve(context.Context, base.LSN, int) error {
