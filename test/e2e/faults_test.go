@@ -297,3 +297,53 @@ func TestForeignInstance(t *testing.T) {
 	healthy(t, sys)
 	waitFor(t, "both rows on "+sby.Name, 10*time.Second, func() bool { return count(t, sby.Port, "f") == 2 })
 }
+
+// monitorIni makes the file of one more monitor, which does not confirm.
+func monitorIni(t *testing.T, sys *dw.System) string {
+	t.Helper()
+	ini := filepath.Join(t.TempDir(), "dmmonitor.ini")
+	text := fmt.Sprintf("MON_DW_CONFIRM = 0\nMON_LOG_PATH = %s\n[%s]\nMON_INST_OGUID = %d\n", filepath.Dir(ini), sys.Group, sys.OGUID)
+	for _, d := range sys.DBs {
+		text += fmt.Sprintf("MON_DW_IP = 127.0.0.1:%d\n", d.DW)
+	}
+	write(t, ini, text)
+	return ini
+}
+
+// TestFullDiskStandbyShutdown: manual 6.26 with DW_ARCH_SPACE_CHECK = 1: the
+// standby's watcher goes to Shutdown and the standby ends, the primary goes on;
+// with room again, startup dmwatcher brings it back.
+func TestFullDiskStandbyShutdown(t *testing.T) {
+	t.Parallel()
+	dir, disk := smallDisk(t, "GRP1_RT_02", 330)
+	sys, l := underLoad(t, dw.Options{Dir: dir, Standbys: 1, Mode: "auto", Monitors: 1})
+	l.setPatience(60 * time.Second)
+	name := "GRP1_RT_02"
+	setIni(t, filepath.Join(disk, "dm.ini"), "DW_ARCH_SPACE_CHECK", "1")
+	if err := sys.Kill(name); err != nil { // it takes effect with the start by the watcher
+		t.Fatal(err)
+	}
+	healthy(t, sys)
+	prim, at := primary(t, sys), time.Now()
+	free := fill(t, disk, 2<<20)
+	logged(t, sys, at, "the local archive of the standby has no space left", 60*time.Second)
+	waitFor(t, "the standby to end", 20*time.Second, func() bool { return sys.PID(name) == 0 })
+	t.Logf("the next commit was acknowledged after %v", l.flows(t, 30*time.Second))
+	pause(t.Context(), 3*time.Second)
+	if pid := sys.PID(name); pid != 0 {
+		t.Errorf("%s was started although its disk is full", name)
+	}
+	ini, dmmonitor := monitorIni(t, sys), filepath.Join(programs(t), "dmmonitor")
+	tip := run(t, -1, dmmonitor, ini, "-e", "tip")
+	if !strings.Contains(tip, "no space left") || !strings.Contains(tip, "startup dmwatcher") {
+		t.Errorf("tip says\n%s", tip)
+	}
+	free()
+	run(t, 0, dmmonitor, ini, "-e", "login SYSDBA/SYSDBA; startup dmwatcher database "+sys.Group+"."+name)
+	healthy(t, sys)
+	if now := primary(t, sys); now != prim {
+		t.Errorf("%s became primary", now)
+	}
+	l.stop()
+	l.check(t, 0)
+}

@@ -104,12 +104,7 @@ func TestTools(t *testing.T) {
 		}
 	})
 
-	ini := filepath.Join(t.TempDir(), "dmmonitor.ini")
-	text := fmt.Sprintf("MON_DW_CONFIRM = 0\nMON_LOG_PATH = %s\n[%s]\nMON_INST_OGUID = %d\n", filepath.Dir(ini), sys.Group, sys.OGUID)
-	for _, d := range sys.DBs {
-		text += fmt.Sprintf("MON_DW_IP = 127.0.0.1:%d\n", d.DW)
-	}
-	write(t, ini, text)
+	ini := monitorIni(t, sys)
 	const login = "login SYSDBA/SYSDBA; "
 	t.Run("dmmonitor", func(t *testing.T) {
 		for _, c := range []struct {

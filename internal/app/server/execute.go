@@ -302,6 +302,9 @@ func (s *Server) status() proto.InstanceStatus {
 		st.Sends = s.sendStats()
 	}
 	if st.Mode == base.ModeStandby {
+		if s.cfg.DM.DWArchSpaceCheck {
+			st.ArchFull = s.eng.ArchiveFull()
+		}
 		st.Applies = s.applyStat()
 		st.Stand, st.Keep, st.NTask, st.TaskMB = r.Stand, r.Keep, r.NTask, r.TaskMem
 		st.ValidClaim, st.ValidClaimFrom, st.ValidClaimID = r.Claim.Valid, r.Claim.From, r.Claim.OpenID

@@ -220,6 +220,7 @@ func (x *m) decideLogin() {
 
 func (x *m) startDW(c Command) {
 	if x.W == Shutdown {
+		x.down = ""
 		x.to(Startup, "", "startup dmwatcher by monitor "+c.Cmd.Mon)
 	}
 	x.answer(c.To, 0, "")
@@ -237,6 +238,7 @@ func (x *m) stopDW(c Command) {
 
 func (x *m) startInst(c Command) {
 	if x.W == Shutdown {
+		x.down = ""
 		x.to(Startup, "", "startup database by monitor "+c.Cmd.Mon)
 	}
 	if x.In.OK || x.In.Link {

@@ -38,16 +38,17 @@ type mdb struct {
 	lin     base.Lineage
 	seq     uint64
 	// memory
-	keep    *entry
-	arch    map[string]*marc
-	pending *entry // not hardened
-	logged  bool   // it is the end of the log
-	claim   string
-	claimID uint64
-	normal  bool
-	dieNext bool
-	lease   mlease
-	replay  time.Duration // how long replaying a package takes
+	keep     *entry
+	arch     map[string]*marc
+	pending  *entry // not hardened
+	logged   bool   // it is the end of the log
+	claim    string
+	claimID  uint64
+	normal   bool
+	dieNext  bool
+	lease    mlease
+	replay   time.Duration // how long replaying a package takes
+	archFull string        // its local archive has no space: it takes nothing
 }
 
 func (d *mdb) pos(n int) base.Position { return base.Position{Seq: base.Seq(n), LSN: base.LSN(n)} }
@@ -341,7 +342,8 @@ func (d *mdb) report() proto.InstanceStatus {
 	st := proto.InstanceStatus{Seq: d.seq, PID: d.pid(), Incarnation: d.incName, InstName: d.name,
 		Mode: d.mode, Status: d.status, PmntMagic: 7, Cur: at, File: at, Apply: at, Stand: at, Keep: at, Replay: at,
 		RecentReplays: 8, ReplayTime: 8 * d.replay.Microseconds(),
-		Lineage: d.lin, ValidClaim: d.claim != "", ValidClaimFrom: d.claim, ValidClaimID: d.claimID}
+		ArchFull: d.archFull,
+		Lineage:  d.lin, ValidClaim: d.claim != "", ValidClaimFrom: d.claim, ValidClaimID: d.claimID}
 	if d.keep != nil {
 		st.Keep = d.pos(len(d.log) + 1)
 	}

@@ -271,6 +271,7 @@ type State struct {
 	startedAt time.Time
 	okSince   time.Time
 	killed    bool
+	down      string // why it is in Shutdown, when it went there by itself
 
 	// unwatched: the primary may have been suspended since before this watcher
 	// could see what others did about it (blocked).

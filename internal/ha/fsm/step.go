@@ -57,6 +57,7 @@ func (x *m) settle() {
 		x.guard()
 		x.heldWait()
 		x.heldExpiry()
+		x.archiveFull()
 		deciders[x.W](x)
 		if x.W == w && x.p == p {
 			return
@@ -78,6 +79,9 @@ func (x *m) idle() {
 		x.why("monitor command %s of %s is running", x.Held.Kind, x.Held.Mon)
 	}
 	if x.W == Shutdown {
+		if x.down != "" {
+			x.why("%s: make room there, then startup dmwatcher", x.down)
+		}
 		x.why("the watcher is in Shutdown: startup dmwatcher makes it work again")
 	}
 }

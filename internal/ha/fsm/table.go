@@ -93,6 +93,7 @@ func init() {
 	on("login check", []WState{Startup, Open}, LoginCheck)
 	on("login check has ended", []WState{LoginCheck}, Startup, Open)
 	on("stop dmwatcher, stop database or kill database", []WState{Startup, Open, Recovery, Confirm, Failover, LoginCheck, Takeover, StandbyCheck}, Shutdown)
+	on("the standby's local archive has no space left (DW_ARCH_SPACE_CHECK)", []WState{Startup, Open}, Shutdown)
 	on("startup dmwatcher or startup database", []WState{Shutdown}, Startup)
 	on("never entered by itself", unused, Startup)
 }

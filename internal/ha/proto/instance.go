@@ -196,8 +196,11 @@ type InstanceStatus struct {
 	Lineage        base.Lineage `json:"lineage"`
 	SuspendedSince time.Time    `json:"suspended_since"` // zero when not suspended
 	SuspendReason  string       `json:"suspend_reason,omitempty"`
-	ExitingNormal  bool         `json:"exiting_normal,omitempty"` // last message of a normal shutdown
-	Running        string       `json:"running,omitempty"`        // command in progress
+	// ArchFull, on a standby with DW_ARCH_SPACE_CHECK: why its local archive cannot
+	// be written for want of space.
+	ArchFull      string `json:"arch_full,omitempty"`
+	ExitingNormal bool   `json:"exiting_normal,omitempty"` // last message of a normal shutdown
+	Running       string `json:"running,omitempty"`        // command in progress
 }
 
 // Instance command names. Each is idempotent: repeating one that has already

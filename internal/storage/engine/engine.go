@@ -50,9 +50,10 @@ type Engine struct {
 	reason    string       // of Suspend
 	reasonAt  time.Time
 	cause     suspendCause
-	suspends  int  // counts calls that suspend
-	running   bool // the flusher may begin a package
-	busy      bool // it is at work on one
+	archFull  string // see ArchiveFull
+	suspends  int    // counts calls that suspend
+	running   bool   // the flusher may begin a package
+	busy      bool   // it is at work on one
 	cur       base.Seq
 	flush     base.Position
 	file      base.Position

@@ -146,6 +146,25 @@ func (e *Engine) checkForeign(b *pagestore.Batch, p *redo.Package, pos base.Posi
 	return f, nil
 }
 
+// noteArchive remembers whether the archive's disk was full the last time.
+func (e *Engine) noteArchive(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.archFull = ""
+	if isFull(err) {
+		e.archFull = err.Error()
+	}
+	return err
+}
+
+// ArchiveFull tells why a standby waits for space for its local archive; "" when
+// it does not.
+func (e *Engine) ArchiveFull() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.archFull
+}
+
 // logical takes the open record out of a logical record.
 func (f *foreign) logical(r redo.Record) error {
 	o, err := openRecord(r)
@@ -173,7 +192,7 @@ func (e *Engine) finishForeign(b *pagestore.Batch, pkgs []*redo.Package, checked
 		}
 		e.mu.Unlock()
 		if e.arch != nil {
-			if err := e.retryFull(func() error { return e.arch.Append(p, true) }); err != nil {
+			if err := e.retryFull(func() error { return e.noteArchive(e.arch.Append(p, true)) }); err != nil {
 				return fmt.Errorf("write local archive: %w", err)
 			}
 		}

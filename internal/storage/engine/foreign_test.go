@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"datawatch/internal/base"
@@ -235,4 +238,29 @@ func TestStandbySuspended(t *testing.T) {
 	if got, want := e.Positions().Replay, pkgs[2].Pos(); got != want {
 		t.Fatalf("at %v, want %v", got, want)
 	}
+}
+
+// TestStandbyArchiveFull: a standby whose archive has no room waits with what it
+// has accepted, says so (DW_ARCH_SPACE_CHECK), and goes on by itself.
+func TestStandbyArchiveFull(t *testing.T) {
+	d, pkgs := primaryPackages(t, 30)
+	e, fs := newStandby(t)
+	if err := e.AppendForeign(t.Context(), pkgs[:2]); err != nil {
+		t.Fatal(err)
+	}
+	heal := fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+	done := make(chan error, 1)
+	go func() { done <- e.AppendForeign(context.Background(), pkgs[2:]) }()
+	await(t, e, "suspended", func() bool { return e.Status() == base.StatusSuspend })
+	if why := e.ArchiveFull(); !strings.Contains(why, "/arch/") {
+		t.Errorf("it says %q", why)
+	}
+	heal()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if why := e.ArchiveFull(); why != "" || e.Status() != base.StatusOpen {
+		t.Errorf("with room again: %q, %v", why, e.Status())
+	}
+	samePages(t, d.e, e)
 }
