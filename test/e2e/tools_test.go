@@ -105,6 +105,11 @@ func TestTools(t *testing.T) {
 	})
 
 	ini := monitorIni(t, sys)
+	b, err := os.ReadFile(ini)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
 	const login = "login SYSDBA/SYSDBA; "
 	t.Run("dmmonitor", func(t *testing.T) {
 		for _, c := range []struct {
