@@ -21,11 +21,13 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"datawatch/internal/clock"
@@ -116,6 +118,28 @@ type Link struct {
 	Since                           time.Time
 }
 
+// How long and how often a port that is taken is tried again: the process before
+// this one may have been killed a moment ago.
+const (
+	listenPatience = 5 * time.Second
+	listenPause    = 100 * time.Millisecond
+)
+
+func listen(addr string, deps Deps) (net.Listener, error) {
+	for begun, said := deps.Clock.Now(), false; ; said = true {
+		ln, err := deps.Listen(addr)
+		if !errors.Is(err, syscall.EADDRINUSE) || deps.Clock.Now().Sub(begun) >= listenPatience {
+			return ln, err
+		}
+		if !said {
+			deps.Log.Warn("MAL_DW_PORT is taken, trying again", "addr", addr, "for", listenPatience.String(), "err", err)
+		}
+		if err := deps.Clock.Sleep(context.Background(), listenPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // New prepares a guard and takes its listening port, so that a port in use is
 // an error at start.
 func New(cfg Config, deps Deps) (*Guard, error) {
@@ -151,7 +175,7 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	if split {
 		deps.Log.Warn("[!!! dmwatcher.ctl says Split: " + desc + " !!!]")
 	}
-	ln, err := deps.Listen(cfg.Listen)
+	ln, err := listen(cfg.Listen, deps)
 	if err != nil {
 		return nil, fmt.Errorf("listen for watchers and monitors on %s (MAL_DW_PORT): %w", cfg.Listen, err)
 	}
