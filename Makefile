@@ -108,7 +108,6 @@ chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
 	$(MAKE) mutants
-	$(MAKE) sim SEEDS=20000
 	$(MAKE) sim SEEDS=20000 CLUSTERS=20000
 
 # Transactions of ten million rows, values of 100 MB, on servers with
