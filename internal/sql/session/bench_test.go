@@ -37,15 +37,19 @@ func BenchmarkSelect(b *testing.B) {
 }
 
 // BenchmarkTPCB: pgbench's TPC-B-like transaction (scale 1), prepared, with no
-// disk, no network and no other work between its statements: what its kinds cost
-// the processor.
+// disk and no network: what its kinds cost the processor, and what becomes of
+// them when the client needs some time between its statements.
 func BenchmarkTPCB(b *testing.B) {
 	sqls := []string{"", "update pgbench_accounts set abalance = abalance + $1 where aid = $2", "select abalance from pgbench_accounts where aid = $1",
 		"update pgbench_tellers set tbalance = tbalance + $1 where tid = $2", "update pgbench_branches set bbalance = bbalance + $1 where bid = $2",
 		"insert into pgbench_history (tid, bid, aid, delta, mtime) values ($1, $2, $3, $4, current_timestamp)", "commit"}
 	for _, begin := range []string{"begin", "begin concurrent"} {
-		for _, n := range []int{1, 16} {
-			b.Run(fmt.Sprintf("%s/%d", begin, n), func(b *testing.B) {
+		for _, x := range []struct {
+			n     int
+			think time.Duration
+		}{{1, 0}, {16, 0}, {16, 300 * time.Microsecond}} {
+			n := x.n
+			b.Run(fmt.Sprintf("%s/%d/%v", begin, n, x.think), func(b *testing.B) {
 				e := newEnv(b)
 				e.client().exec(`create table pgbench_history(tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
 					create table pgbench_tellers(tid int not null primary key, bid int, tbalance int, filler char(84));
@@ -88,6 +92,9 @@ func BenchmarkTPCB(b *testing.B) {
 								if err != nil {
 									b.Error(err)
 									return
+								}
+								if x.think > 0 {
+									time.Sleep(x.think)
 								}
 								runtime.Gosched()
 							}
