@@ -33,7 +33,7 @@ var dmParams = []Param{
 	{Name: "REDOS_MAX_DELAY", Kind: KindInt, Max: 7200, Default: "1800", Unit: "s", Effective: true, Manual: "5.1",
 		Doc: "Longest time a standby may take to replay one package; beyond it the standby halts itself. 0: no limit."},
 	{Name: "REDOS_PRE_LOAD", Kind: KindBool, Default: "0", Manual: "5.1",
-		Doc: "Whether replay reads the pages of later packages ahead."},
+		Doc: "Whether replay reads the pages of later packages ahead. Here each page of a batch is read once, by the goroutines of REDOS_PARALLEL_NUM."},
 	{Name: "RLOG_SEND_APPLY_MON", Kind: KindInt, Min: 16, Max: 1024, Default: "64", Effective: true, Manual: "5.1",
 		Doc: "How many of the last sends (primary) or replays (standby) the statistics cover."},
 	{Name: "MESSAGE_CHECK", Kind: KindBool, Default: "1", Manual: "5.1",

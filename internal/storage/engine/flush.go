@@ -313,14 +313,37 @@ func (e *Engine) wantCheckpoint() {
 	}
 }
 
+// expiryInterval is how often archive files older than ARCH_RESERVE_TIME are
+// looked for (manual 5.3).
+const expiryInterval = 5 * time.Minute
+
+// deleteExpired deletes what the archive need not keep any longer. Also while
+// nothing is written: a new file does the same.
+func (e *Engine) deleteExpired() {
+	if e.arch == nil {
+		return
+	}
+	switch n, err := e.arch.DeleteExpired(); {
+	case err != nil && e.ctx.Err() == nil:
+		e.cfg.Log.Warn("archive files older than ARCH_RESERVE_TIME are not deleted", "err", err)
+	case n > 0:
+		e.cfg.Log.Info("archive files older than ARCH_RESERVE_TIME deleted", "files", n)
+	}
+}
+
 func (e *Engine) checkpointer() {
 	defer e.wg.Done()
 	t := e.cfg.Clock.NewTicker(e.cfg.CheckpointInterval)
 	defer t.Stop()
+	expiry := e.cfg.Clock.NewTicker(expiryInterval)
+	defer expiry.Stop()
 	for {
 		select {
 		case <-e.ctx.Done():
 			return
+		case <-expiry.C:
+			e.deleteExpired()
+			continue
 		case <-t.C:
 		case <-e.kickC:
 		}
