@@ -9,6 +9,7 @@
 # make sim     lives in virtual time, of the watchers' and monitors' decisions, SEEDS of them, and of whole clusters, CLUSTERS; goes on where it stopped
 # make chaos   kills, cuts and stops for as long as it takes, then fuzz and sim
 # make large   ten million rows and 100 MB values in 512 MB of memory
+# make huge    20 GB of data in 512 MB of memory (DW_HUGE_MB, DW_HUGE_MEMORY, DW_HUGE_DIR); hours, and 50 GB of disk
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 GO ?= go
@@ -17,7 +18,7 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 
 export CGO_ENABLED := 0
 
-.PHONY: build up down deps check test race fuzz bench sim chaos mutants cover large generate clean
+.PHONY: build up down deps check test race fuzz bench sim chaos mutants cover large huge generate clean
 
 # One build for all programs, with the flags of the tests, so that both share
 # what is compiled; the SQL engine takes a minute or two the first time.
@@ -120,6 +121,12 @@ large: export DW_E2E_BIN = $(CURDIR)/bin
 large: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^TestLarge$$' ./test/e2e $(ARGS)
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestPowerCuts|TestStandbyPowerCuts)$$' ./internal/storage/engine -cuts 20000
+
+huge: export DW_HUGE_MB ?= 20480
+huge: export DW_HUGE_MEMORY ?= 512
+huge: export DW_E2E_BIN = $(CURDIR)/bin
+huge: deps build
+	$(GO) test -v -count=1 -timeout 0 -run '^TestHuge$$' ./test/e2e $(ARGS)
 
 generate:
 	$(GO) generate ./...

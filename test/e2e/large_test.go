@@ -84,10 +84,11 @@ func one(t *testing.T, sys *dw.System, port int, sql string) string {
 	return string(bytes.Join(res[0].Rows[0], []byte(" ")))
 }
 
-// largeSystem is a group whose servers have MEMORY_LIMIT set.
-func largeSystem(t *testing.T, limit int) *dw.System {
+// largeSystem is a group in dir whose servers have MEMORY_LIMIT set. edit, unless
+// nil, changes the text of dmarch.ini.
+func largeSystem(t *testing.T, dir string, limit int, edit func(name, text string) string) *dw.System {
 	t.Helper()
-	o := dw.Options{Dir: filepath.Join(t.TempDir(), "run"), Standbys: 1, Mode: "auto", Monitors: 1, Fast: true}
+	o := dw.Options{Dir: dir, Standbys: 1, Mode: "auto", Monitors: 1, Fast: true}
 	sys := up(t, o)
 	if err := sys.Down(t.Context(), false, testWriter{t}); err != nil {
 		t.Fatal(err)
@@ -108,6 +109,16 @@ func largeSystem(t *testing.T, limit int) *dw.System {
 		if err := os.WriteFile(path, []byte(strings.Join(keep, "\n")), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if edit == nil {
+			continue
+		}
+		path = filepath.Join(filepath.Dir(path), "dmarch.ini")
+		if b, err = os.ReadFile(path); err == nil {
+			err = os.WriteFile(path, []byte(edit("dmarch.ini", string(b))), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return up(t, dw.Options{Dir: o.Dir, Standbys: -1})
 }
@@ -119,7 +130,7 @@ func TestLarge(t *testing.T) {
 		t.Skip("starts real processes")
 	}
 	limit := envInt("DW_LARGE_MEMORY", 256)
-	sys := largeSystem(t, limit)
+	sys := largeSystem(t, filepath.Join(t.TempDir(), "run"), limit, nil)
 	t.Run("values and columns", func(t *testing.T) { largeValues(t, sys, envInt("DW_LARGE_VALUE", 16)<<20) })
 	t.Run("transactions", func(t *testing.T) { largeTransactions(t, sys, envInt("DW_LARGE_ROWS", 100_000), limit) })
 }
@@ -148,7 +159,10 @@ func largeTransactions(t *testing.T, sys *dw.System, rows, limit int) {
 		start := time.Now()
 		conn, i, err := connectPrimary(t.Context(), sys)
 		if err == nil {
+			moved := flushes(t.Context(), t, sys, sys.DBs[i].Port)
 			_, err = conn.Exec(t.Context(), c.sql).ReadAll()
+			n, longest := moved()
+			t.Logf("%-12s of %d rows: the hardened LSN moved %d times, the longest pause between was %v", c.what, rows, n, longest.Round(time.Millisecond))
 			conn.Close(t.Context())
 		}
 		if err != nil {
@@ -278,7 +292,11 @@ func largeValues(t *testing.T, sys *dw.System, size int) {
 		if len(got.Rows) != 1 || !bytes.Equal(got.Rows[0][0], value) {
 			t.Fatalf("%s: the value of %d bytes did not come back", d.Name, size)
 		}
-		t.Logf("a value of %d MB, written in %v: %s used at most %d MB", size>>20, wrote.Round(time.Millisecond), d.Name, peak(t, sys.PID(d.Name)))
+		mb := peak(t, sys.PID(d.Name))
+		t.Logf("a value of %d MB, written in %v: %s used at most %d MB", size>>20, wrote.Round(time.Millisecond), d.Name, mb)
+		if most := 130 + 4*size>>20; mb > most {
+			t.Errorf("a value of %d MB: %s used %d MB, more than %d", size>>20, d.Name, mb, most)
+		}
 	}
 	const most = 2000
 	var cols, vals []string

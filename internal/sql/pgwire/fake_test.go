@@ -37,6 +37,7 @@ type fakeBackend struct {
 	hanging    chan struct{} // receives one value per statement that hangs
 	live       atomic.Int32  // sessions not closed
 	portals    atomic.Int32
+	owned      atomic.Int32
 	stmts      atomic.Int32
 	refuse     atomic.Pointer[sqlapi.Error]
 	last       atomic.Pointer[fakeSession]
@@ -200,6 +201,13 @@ func (t *fakeStmt) Bind(v []sqlapi.Value) (sqlapi.Portal, error) {
 	}
 	t.s.f.portals.Add(1)
 	return p, nil
+}
+
+// BindOwned keeps the values where they are.
+func (t *fakeStmt) BindOwned(v []sqlapi.Value) (sqlapi.Portal, error) {
+	t.s.f.portals.Add(1)
+	t.s.f.owned.Add(1)
+	return &fakePortal{t: t, v: append(fakeRow(nil), v...)}, nil
 }
 
 type fakePortal struct {

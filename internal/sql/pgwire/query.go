@@ -350,12 +350,24 @@ func (c *conn) bind(m body) error {
 	case len(c.portals) >= maxPortals:
 		return c.extendedError(sqlErr("53400", fmt.Sprintf("more than %d open portals in one session", maxPortals)))
 	}
-	if p.portal, err = from.stmt.Bind(c.vals); err != nil {
-		return c.extendedError(err)
+	size := 0
+	for i := range c.vals {
+		size += len(c.vals[i].Bytes)
+	}
+	own, ok := from.stmt.(sqlapi.OwnedBinder)
+	if ok = ok && size >= largeMessage; ok {
+		p.portal, err = own.BindOwned(c.vals)
+		c.rd.give()
+		c.scratch = nil
+	} else {
+		p.portal, err = from.stmt.Bind(c.vals)
 	}
 	clear(c.vals) // they point into the input
 	if cap(c.scratch) > keepRead {
 		c.scratch = nil
+	}
+	if err != nil {
+		return c.extendedError(err)
 	}
 	p.cols = p.portal.Columns()
 	from.refs++

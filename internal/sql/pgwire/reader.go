@@ -14,6 +14,7 @@ const (
 	maxStartup   = 10_000   // PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 	maxPreAuth   = 4 << 10  // SASL messages are a few hundred bytes
 	maxSmall     = 64 << 10 // messages that have no reason to be long
+	largeMessage = 1 << 20  // from here on copies are avoided
 	maxDiscarded = 1 << 30  // what PostgreSQL itself would accept
 )
 
@@ -54,7 +55,11 @@ func (r *reader) need(n int) error {
 			r.r = 0
 		}
 		if r.w == len(r.buf) { // full, and r.r is 0: the client did send this much
-			b := make([]byte, 2*len(r.buf))
+			size := 2 * len(r.buf)
+			if n >= largeMessage && n < size {
+				size = n // its last buffer need not be a power of two
+			}
+			b := make([]byte, size)
 			copy(b, r.buf[:r.w])
 			r.buf = b
 		}
@@ -68,6 +73,14 @@ func (r *reader) need(n int) error {
 		}
 	}
 	return nil
+}
+
+// give leaves the buffer to whoever has the messages taken from it; what has been
+// read beyond them moves to another one.
+func (r *reader) give() {
+	rest := r.buf[r.r:r.w]
+	b := make([]byte, max(minRead, len(rest)))
+	r.r, r.w, r.buf = 0, copy(b, rest), b
 }
 
 // grow makes the buffer at least n bytes long.

@@ -38,6 +38,7 @@ const (
 	// hash tables leave memory behind that only closing gives back.
 	wornPages = 8192
 	wornTime  = 3 * time.Second
+	wornValue = 16 << 20 // or had a value of more bytes
 )
 
 // conn is a SQLite connection with its prepared statements.
@@ -82,6 +83,7 @@ type cstmt struct {
 	readOnly bool
 	rec      authRecord
 	busy     bool
+	large    bool // it had a value beyond wornValue
 	cached   bool
 	used     uint64
 	cookie   uint32         // of the schema before it was compiled
@@ -376,7 +378,10 @@ func (c *conn) evict() {
 func (c *conn) done(cs *cstmt) error {
 	// Both repeat the statement's error; out of memory comes as a panic.
 	err := guard(cs.s.Reset)
-	cs.busy = false
+	cs.busy, cs.bound = false, nil
+	if cs.large {
+		c.old = true
+	}
 	if !cs.cached {
 		_ = guard(cs.s.Close)
 	}
@@ -531,16 +536,21 @@ func panicked(r any) error {
 }
 
 // Row: the current row of a prepared statement.
-type stmtRow struct{ s *sqlite3.Stmt }
+type stmtRow struct{ cs *cstmt }
 
-func (r stmtRow) Kind(i int) sqlapi.Kind { return kindOf(r.s.ColumnType(i)) }
-func (r stmtRow) Int64(i int) int64      { return r.s.ColumnInt64(i) }
-func (r stmtRow) Float64(i int) float64  { return r.s.ColumnFloat(i) }
-func (r stmtRow) Bytes(i int) []byte {
-	if r.s.ColumnType(i) == sqlite3.BLOB {
-		return r.s.ColumnRawBlob(i)
+func (r stmtRow) Kind(i int) sqlapi.Kind { return kindOf(r.cs.s.ColumnType(i)) }
+func (r stmtRow) Int64(i int) int64      { return r.cs.s.ColumnInt64(i) }
+func (r stmtRow) Float64(i int) float64  { return r.cs.s.ColumnFloat(i) }
+func (r stmtRow) Bytes(i int) (b []byte) {
+	if r.cs.s.ColumnType(i) == sqlite3.BLOB {
+		b = r.cs.s.ColumnRawBlob(i)
+	} else {
+		b = r.cs.s.ColumnRawText(i)
 	}
-	return r.s.ColumnRawText(i)
+	if len(b) > wornValue {
+		r.cs.large = true
+	}
+	return b
 }
 
 func kindOf(t sqlite3.Datatype) sqlapi.Kind {

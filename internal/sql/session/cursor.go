@@ -26,13 +26,13 @@ func (cur *cursor) row() (sqlapi.Row, error) {
 	}
 	if cur.primed {
 		cur.primed = false
-		return stmtRow{cur.cs.s}, nil
+		return stmtRow{cur.cs}, nil
 	}
 	more, err := cur.next()
 	if err != nil || !more {
 		return nil, err
 	}
-	return stmtRow{cur.cs.s}, nil
+	return stmtRow{cur.cs}, nil
 }
 
 func (cur *cursor) next() (bool, error) {
@@ -53,7 +53,7 @@ func (cur *cursor) next() (bool, error) {
 		return false, planChanged()
 	}
 	if cur.step != nil {
-		cur.step.row(stmtRow{cur.cs.s}, cur.cs.ncols, more)
+		cur.step.row(stmtRow{cur.cs}, cur.cs.ncols, more)
 	}
 	return more, nil
 }

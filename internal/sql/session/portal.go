@@ -122,8 +122,12 @@ func (p *Portal) Run(ctx context.Context, maxRows int, row func(sqlapi.Row) erro
 	defer s.finished()
 	tag, suspended, err = p.run(maxRows, row)
 	defer func() {
-		if !suspended {
-			s.noteSlow(p, tag, err)
+		if suspended {
+			return
+		}
+		s.noteSlow(p, tag, err)
+		if s.tx.rec == nil { // they may be large, and a portal may stay
+			p.params = nil
 		}
 	}()
 	if err != nil {

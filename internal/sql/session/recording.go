@@ -269,7 +269,7 @@ func (st *step) query(c *conn, now *step) error {
 		if more && cs.s.DataCount() != cs.ncols {
 			return planChanged()
 		}
-		if now.row(stmtRow{cs.s}, cs.ncols, more); !more {
+		if now.row(stmtRow{cs}, cs.ncols, more); !more {
 			break
 		}
 	}

@@ -348,9 +348,19 @@ func (st *Stmt) Bind(params []sqlapi.Value) (sqlapi.Portal, error) {
 			}
 			p.params[i] = v
 		}
-		if err := fit(st.targets, p.params); err != nil {
-			return nil, err
-		}
+	}
+	return st.fitted(p)
+}
+
+// BindOwned implements sqlapi.OwnedBinder.
+func (st *Stmt) BindOwned(params []sqlapi.Value) (sqlapi.Portal, error) {
+	return st.fitted(&Portal{st: st, s: st.s, params: slices.Clone(params)})
+}
+
+// fitted brings the parameters to the types of their columns.
+func (st *Stmt) fitted(p *Portal) (sqlapi.Portal, error) {
+	if err := fit(st.targets, p.params); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

@@ -166,7 +166,7 @@ func (b *Backend) release(c *conn) base.LSN {
 	}
 	b.holder.Store(nil)
 	b.cfg.DB.UnlockWrite(c.h)
-	if c == b.writer && c.old {
+	if c == b.writer && c.worn() { // not the next time: it may be large
 		c.close()
 		b.writer = nil
 	}

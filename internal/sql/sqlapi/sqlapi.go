@@ -160,6 +160,14 @@ type Stmt interface {
 	Close()
 }
 
+// OwnedBinder is a Stmt that can take over the memory of values instead of copying
+// it: a large value is in memory often enough.
+type OwnedBinder interface {
+	// BindOwned is Bind for values whose bytes nobody else changes any more. The
+	// slice itself stays the caller's.
+	BindOwned(params []Value) (Portal, error)
+}
+
 // Portal is a bound statement, perhaps half executed.
 type Portal interface {
 	// Run executes or continues it, calling row for each row, at most maxRows
