@@ -51,6 +51,9 @@ func (w *world) finish() {
 	}
 	same := func() string {
 		for _, h := range w.hosts {
+			if w.split(h) {
+				continue
+			}
 			e := h.engine()
 			if e == nil {
 				return h.name + " does not run"
@@ -70,6 +73,9 @@ func (w *world) finish() {
 	c := newClient(w, 99)
 	pages, packages := w.pages(prim), w.packages(prim)
 	for _, h := range w.hosts {
+		if w.split(h) {
+			continue
+		}
 		e := h.engine()
 		c.look(h.current(), e)
 		if w.lenient {

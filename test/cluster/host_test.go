@@ -92,6 +92,11 @@ func (h *host) create(mode base.Mode) error {
 	}
 	c := h.w.cfg
 	var mal, arch strings.Builder
+	if c.waitApply {
+		arch.WriteString("ARCH_WAIT_APPLY = 1\n")
+	} else {
+		arch.WriteString("ARCH_WAIT_APPLY = 0\n")
+	}
 	fmt.Fprintf(&mal, "MAL_CHECK_INTERVAL = %d\nMAL_CONN_FAIL_INTERVAL = %d\nMAL_LOGIN_TIMEOUT = 3\nMAL_SSL_MODE = OFF\n", c.malCheck, c.malFail)
 	others := 0
 	for i, o := range h.w.hosts {
@@ -99,7 +104,7 @@ func (h *host) create(mode base.Mode) error {
 			i+1, o.name, o.addr, malPort, o.addr, sqlPort, dwPort, instPort)
 		if o != h {
 			others++
-			fmt.Fprintf(&arch, "[ARCHIVE_REALTIME%d]\nARCH_TYPE = REALTIME\nARCH_DEST = %s\n", others, o.name)
+			fmt.Fprintf(&arch, "[ARCHIVE_%s%d]\nARCH_TYPE = %s\nARCH_DEST = %s\n", kindOf(c), others, kindOf(c), o.name)
 		}
 	}
 	arch.WriteString("[ARCHIVE_LOCAL1]\nARCH_TYPE = LOCAL\nARCH_DEST = /db/arch\nARCH_FILE_SIZE = 64\nARCH_SPACE_LIMIT = 0\n")
@@ -129,6 +134,14 @@ func (h *host) create(mode base.Mode) error {
 		}
 	}
 	return h.etc.MkdirAll("/db")
+}
+
+// kindOf is the type of the archives between the databases.
+func kindOf(c settings) string {
+	if c.timely {
+		return "TIMELY"
+	}
+	return "REALTIME"
 }
 
 // startInst starts dmserver, as its watcher does.

@@ -28,17 +28,30 @@ func (w *world) live() {
 		return
 	}
 	w.log("life", "WHOLE")
+	// Half of the lives know a few kinds of harm only: those come together more
+	// often there than where everything is possible.
+	if w.kinds = kinds; w.rng.IntN(2) == 0 {
+		w.kinds = nil
+		for range 2 + w.rng.IntN(3) {
+			w.kinds = append(w.kinds, one(w, kinds))
+		}
+		w.kinds = append(w.kinds, kind{"connections reset", reset}) // can always be done
+	}
 	var later []func() // what ends faults
 	for range 2 + w.rng.IntN(9) {
 		if end := w.fault(); end != nil {
 			later = append(later, end)
 		}
 		w.pass(time.Duration(w.rng.IntN(7000)) * time.Millisecond)
-		for len(later) > 0 && w.rng.IntN(3) > 0 {
+		calm := w.rng.IntN(3) == 0 // the next harm finds it whole again, if it can be
+		for len(later) > 0 && (calm || w.rng.IntN(3) > 0) {
 			k := w.rng.IntN(len(later))
 			end := later[k]
 			later = append(later[:k], later[k+1:]...)
 			end()
+		}
+		for i := 0; calm && i < 100 && w.unhealthy() != ""; i++ {
+			w.pass(200 * time.Millisecond)
 		}
 		if len(w.chain.failed()) > 0 {
 			return
@@ -111,7 +124,7 @@ func (w *world) fault() func() {
 		if p := w.primaries(); len(p) > 0 && w.rng.IntN(2) == 0 {
 			h = p[0].h // there is most to break
 		}
-		k := one(w, kinds)
+		k := one(w, w.kinds)
 		if end, did := k.do(w, h); did {
 			w.did[k.name]++
 			return end

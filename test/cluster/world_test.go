@@ -21,6 +21,7 @@ type settings struct {
 	errorTime, instErrorTime, recoverTime          int // s
 	malCheck, malFail, ckpt, sendLimit, applyLimit int // s
 	clients, readers                               int
+	timely, waitApply                              bool
 }
 
 func (s settings) String() string {
@@ -83,6 +84,7 @@ type world struct {
 	clients  sync.WaitGroup
 	commands sync.WaitGroup
 
+	kinds   []kind // of harm that are done in this life
 	did     deeds
 	results deeds // of commands, under mu
 	lenient bool  // an operator may have given up acknowledged commits
@@ -180,6 +182,9 @@ func (w *world) stop() {
 func (w *world) unhealthy() string {
 	var prim *host
 	for _, h := range w.hosts {
+		if w.split(h) {
+			continue // a person has to make it anew
+		}
 		e := h.engine()
 		if e == nil {
 			return h.name + " does not run"
@@ -200,13 +205,13 @@ func (w *world) unhealthy() string {
 	}
 	for _, h := range w.hosts {
 		st, why := h.state()
-		if st != proto.DWOpen && w.cfg.dbs > 1 {
+		if st != proto.DWOpen && w.cfg.dbs > 1 && !w.split(h) {
 			return fmt.Sprintf("the watcher of %s is %s: %s", h.name, st, why)
 		}
 	}
 	if s := prim.current().srv.Load(); s != nil {
 		for _, a := range s.Views().ArchStatus() {
-			if a.Type == base.ArchRealtime && a.Status != base.ArchValid {
+			if a.Type != base.ArchLocal && a.Status != base.ArchValid && !w.split(w.host(a.Dest)) {
 				return fmt.Sprintf("the archive %s to %s is %s", prim.name, a.Dest, a.Status)
 			}
 		}
@@ -231,6 +236,29 @@ func (w *world) settle(limit time.Duration) bool {
 	}
 	w.chain.fault("not whole after %v: %s\n%s", limit, w.unhealthy(), w.explain())
 	return false
+}
+
+// split: its watcher marked the database Split. That can happen where the old
+// primary had redo that nobody else has: with timely archives, which are written
+// after the own log, and after a takeover that a person ordered in MANUAL mode.
+func (w *world) split(h *host) bool {
+	if h == nil || !w.cfg.timely && !w.lenient {
+		return false
+	}
+	_, err := h.etc.Stat("/db/dmwatcher.ctl")
+	if err == nil {
+		w.did["split"] = 1
+	}
+	return err == nil
+}
+
+func (w *world) host(name string) *host {
+	for _, h := range w.hosts {
+		if h.name == name {
+			return h
+		}
+	}
+	return nil
 }
 
 // explain says what everybody waits for.
