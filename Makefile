@@ -87,8 +87,9 @@ sim: deps
 # Which suite notices each broken rule, and after how many lives. Several rules
 # stand behind another one and are noticed by stories only.
 mutants: export DW_MUTANT_SEEDS ?= 2000
+mutants: export DW_CLUSTER_MUTANTS ?= 300
 mutants: deps
-	$(GO) test -count=1 -timeout 0 -run '^TestMutants$$' -v ./test/mutants
+	$(GO) test -count=1 -timeout 0 -run '^TestMutants$$' -v ./test/mutants ./test/cluster
 
 CHAOS_FUZZTIME ?= 60s
 

@@ -97,14 +97,14 @@ func build(t *testing.T) (exe string) {
 	return exe
 }
 
-// TestMutants: with any of the rules broken, some life fails. DW_MUTANT is a part
-// of the names of those to try, DW_MUTANT_SEEDS how many lives may pass.
+// TestMutants: with any of the rules broken, some life fails. DW_CLUSTER_MUTANTS is
+// how many lives may pass (make mutants), DW_MUTANT a part of the names of the
+// rules to break.
 func TestMutants(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds a test program and runs lives")
+	var limit uint64
+	if number(t, "DW_CLUSTER_MUTANTS", &limit); limit == 0 {
+		t.Skip("builds a test program and lives for minutes: make mutants")
 	}
-	limit := uint64(150)
-	number(t, "DW_MUTANT_SEEDS", &limit)
 	exe := build(t)
 	for _, m := range mutants {
 		if !strings.Contains(m.name, os.Getenv("DW_MUTANT")) {

@@ -28,7 +28,7 @@ const enough = 200
 
 // lifeLimit is real time: a life that takes longer hangs, in a loop or on a lock
 // that is held across a wait.
-const lifeLimit = 90 * time.Second
+const lifeLimit = 5 * time.Minute
 
 // report is what a child says about one life.
 type report struct {
