@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,21 +104,22 @@ func (s *Server) startGuards() {
 // noteAlone says in the log when an open primary goes on without any standby,
 // and when it has one again: what it acknowledges meanwhile only it has.
 func (s *Server) noteAlone() {
-	alone := false
-	if s.eng.Mode() == base.ModePrimary && s.eng.Status() == base.StatusOpen {
-		states := s.ship.States()
-		alone = len(states) > 0
-		for _, a := range states {
-			alone = alone && a.State == base.ArchInvalid
-		}
+	primary := s.eng.Mode() == base.ModePrimary
+	states := s.ship.States()
+	switch st := s.eng.Status(); {
+	case primary && st == base.StatusSuspend, slices.ContainsFunc(states, func(a proto.ArchStatus) bool { return a.SendFailed }):
+		return // the next opening tells
+	default:
+		primary = primary && st == base.StatusOpen
 	}
+	alone := primary && len(states) > 0 && valid(states) == ""
 	if s.alone.Swap(alone) == alone {
 		return
 	}
 	if alone {
 		s.log.Warn("the primary goes on alone: every archive is Invalid, and what is committed now is on this machine only (V$ARCH_STATUS)")
-	} else if s.eng.Mode() == base.ModePrimary {
-		s.log.Info("the primary is not alone any more", "status", s.eng.Status().String(), "valid", valid(s.ship.States()))
+	} else if primary {
+		s.log.Info("the primary is not alone any more", "valid", valid(states))
 	}
 }
 
