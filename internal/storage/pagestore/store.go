@@ -78,6 +78,7 @@ type Store struct {
 	mu        sync.Mutex // chains' structure, snapshots, dirty bits; never held during I/O
 	newest    state
 	hard      state
+	owed      base.LSN // hardened, see harden
 	sizes     []state // states above hard, newest last
 	pins      []*snap // pinned snapshots by rising LSN
 	spare     []*snap
@@ -236,6 +237,14 @@ const settleChunk = 1024
 func (s *Store) Harden(lsn base.LSN) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.harden(lsn)
+}
+
+// harden is Harden, under mu. The Committer has a part of a large transaction, or
+// its end, before it is the newest state here, and may be done with it by then:
+// what is hardened beyond is owed until advance.
+func (s *Store) harden(lsn base.LSN) (more bool) {
+	s.owed = max(s.owed, lsn)
 	lsn = min(lsn, s.newest.lsn)
 	if lsn <= s.hard.lsn {
 		return false
@@ -283,6 +292,9 @@ func (s *Store) advance(st state) {
 		s.sizes = append(s.sizes, st)
 	}
 	s.newest = st
+	if s.owed > s.hard.lsn && s.owed <= st.lsn {
+		s.harden(s.owed)
+	}
 }
 
 // pin pins st, which is the hardened or the newest state. Under mu.

@@ -478,3 +478,20 @@ func TestSeen(t *testing.T) {
 		t.Errorf("a reader has seen %d; %v", r.Seen(), err)
 	}
 }
+
+// TestHardenedBeforeNewest: the Committer may have hardened a part before the
+// writer has made it the newest state; that is not forgotten.
+func TestHardenedBeforeNewest(t *testing.T) {
+	s := &Store{}
+	s.newest = state{29, 5}
+	s.Harden(30)
+	if h := s.Hardened(); h != 29 {
+		t.Fatalf("hardened up to %d, the newest is 29", h)
+	}
+	s.mu.Lock()
+	s.advance(state{30, 7})
+	s.mu.Unlock()
+	if h, n := s.Hardened(), s.Pages(); h != 30 || n != 7 {
+		t.Fatalf("hardened up to %d with %d pages, want 30 with 7", h, n)
+	}
+}
