@@ -85,6 +85,8 @@ func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
 	case proto.CmdClearApply:
 		s.recv.ClearStats()
 		return nil
+	case proto.CmdRejoin:
+		return s.rejoin(ctx, c.Inst)
 	}
 	return base.Errorf(codeFailed, "unknown instance command %q", c.Cmd)
 }
@@ -297,6 +299,9 @@ func (s *Server) status() proto.InstanceStatus {
 	}
 	if cmd, ok := s.running.Load().(string); ok {
 		st.Running = cmd
+	}
+	if j := s.eng.Rejoining(); j != nil {
+		st.Rejoin = &proto.Rejoin{Primary: j.Primary, Fork: j.Fork, Whole: j.Whole, Lineage: j.Lineage}
 	}
 	if st.Mode == base.ModePrimary {
 		st.Sends = s.sendStats()

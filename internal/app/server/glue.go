@@ -36,7 +36,7 @@ func (e replEngine) Archive() ship.Archive {
 type malHandler struct{ s *Server }
 
 func (h malHandler) Serve(q *mal.Request) {
-	if !h.s.recv.Serve(q) {
+	if !h.s.recv.Serve(q) && !h.s.donor.Serve(q) {
 		q.Fail(base.Errorf(mal.CodeUnknown, "unknown request type %d", q.Type))
 	}
 }

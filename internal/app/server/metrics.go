@@ -296,6 +296,8 @@ func (s *Server) ready(ctx context.Context, role string) admin.State {
 		return fail("the database is suspended: " + reason)
 	case status != base.StatusOpen:
 		return fail("the database is in status " + status.String())
+	case s.eng.Rejoining() != nil:
+		return fail("the database has rejoined its group and is catching up")
 	case role == "primary" && mode == base.ModeStandby, role == "standby" && mode != base.ModeStandby:
 		return fail("the database is " + mode.String())
 	case role != "" && role != "primary" && role != "standby":

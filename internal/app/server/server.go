@@ -32,6 +32,7 @@ import (
 	"datawatch/internal/config"
 	"datawatch/internal/metrics/admin"
 	"datawatch/internal/repl/mal"
+	"datawatch/internal/repl/rejoin"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/repl/standby"
 	"datawatch/internal/secure"
@@ -49,6 +50,7 @@ const (
 	stopNormal stopKind = iota
 	stopAbort           // drops what is not hardened; the way out of Suspend
 	stopHalt            // something is broken: end at once with an error
+	stopAgain           // end at once and start anew: the database on disk is another
 )
 
 // abortTime bounds how long an immediate end may take.
@@ -79,6 +81,7 @@ type Server struct {
 	node  *mal.Node // nil without MAL
 	ship  *ship.Shipper
 	recv  *standby.Receiver
+	donor *rejoin.Donor
 	sess  *session.Backend
 	files *sqlitevfs.System // of sess
 	pg    *pgwire.Server
@@ -133,6 +136,21 @@ type Options struct {
 // shutdown), a watcher orders its end, or something breaks. Errors before the
 // start is complete leave everything as it was.
 func Run(ctx context.Context, cfg *config.Instance, o Options) error {
+	for {
+		err := run(ctx, cfg, o)
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// errAgain ends a run after which the instance starts anew in this process.
+var errAgain = errors.New("the instance starts anew")
+
+func run(ctx context.Context, cfg *config.Instance, o Options) error {
 	s, err := start(ctx, cfg, o)
 	if err != nil {
 		return err
@@ -339,6 +357,7 @@ func (s *Server) prepareReplication() error {
 	s.ship = ship.New(ship.Config{Targets: targets, Engine: replEngine{s.eng}, Transport: tr, SendNum: dm.RlogPkgSendNum,
 		Recent: dm.RlogSendApplyMon, Clock: s.clock, Log: s.log, OnChange: s.changed})
 	s.eng.SetShipper(s.ship)
+	s.donor = rejoin.NewDonor(rejoin.DonorConfig{Engine: s.eng, Clock: s.clock, Log: s.log})
 	return nil
 }
 
@@ -346,6 +365,7 @@ func (s *Server) closeReplication() {
 	if s.node != nil {
 		_ = s.node.Close()
 	}
+	s.donor.Close()
 	s.ship.Close()
 	s.recv.Close()
 }
@@ -443,6 +463,9 @@ func (s *Server) end() error {
 		s.abort()
 		if s.stopHow == stopHalt {
 			return fmt.Errorf("%w: %s", ErrHalted, s.stopWhy)
+		}
+		if s.stopHow == stopAgain {
+			return errAgain
 		}
 		return nil
 	}

@@ -201,6 +201,19 @@ type InstanceStatus struct {
 	ArchFull      string `json:"arch_full,omitempty"`
 	ExitingNormal bool   `json:"exiting_normal,omitempty"` // last message of a normal shutdown
 	Running       string `json:"running,omitempty"`        // command in progress
+	// Rejoin: the database has pages of Primary as of Whole, under the open
+	// records Lineage, and redo that ends before: it can follow that history only
+	// and is not readable. nil: it is whole.
+	Rejoin *Rejoin `json:"rejoin,omitempty"`
+}
+
+// Rejoin is what a database that rejoined with pages of its new primary still
+// has to reach (docs/decisions/0008).
+type Rejoin struct {
+	Primary string        `json:"primary"`
+	Fork    base.Position `json:"fork"`
+	Whole   base.Position `json:"whole"`
+	Lineage base.Lineage  `json:"lineage"`
 }
 
 // Instance command names. Each is idempotent: repeating one that has already
@@ -216,6 +229,7 @@ const (
 	CmdArchSend     = "arch_send"     // primary: stream archives to Inst until it has File as of the start; reply then
 	CmdShutdown     = "shutdown"      // How: "normal" or "abort"
 	CmdDropSessions = "drop_sessions" // disconnect SQL sessions
+	CmdRejoin       = "rejoin"        // in Mount: give up the redo that the primary Inst is without, fetch the pages it touched, start anew as standby
 	CmdLogin        = "login"         // User, Password: checks monitor credentials (DBA role)
 	CmdSetPara      = "set_para"      // Name, Value
 	CmdClearSend    = "clear_send"    // clear arch send statistics to Inst

@@ -14,6 +14,7 @@ import (
 	"datawatch/internal/sql/sqlapi"
 	"datawatch/internal/sql/sqlitevfs"
 	"datawatch/internal/storage/engine"
+	"datawatch/internal/storage/pagestore"
 )
 
 // What clients are told about a database that changes its status or role. The
@@ -182,6 +183,8 @@ func (s *Session) mapError(err error, st *Stmt) error {
 			switch {
 			case errors.Is(se, engine.ErrNotOpen):
 				return s.b.notOpen()
+			case errors.Is(se, pagestore.ErrNotWhole):
+				return &sqlapi.Error{Code: codeNotNow, Message: se.Error()}
 			case errors.Is(se, engine.ErrReadOnly):
 				return readOnlyError("standby", "this statement")
 			case errors.Is(se, engine.ErrClosed):

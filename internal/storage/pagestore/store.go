@@ -79,8 +79,8 @@ type Store struct {
 	newest    state
 	hard      state
 	owed      base.LSN // hardened, see harden
-	sizes     []state // states above hard, newest last
-	pins      []*snap // pinned snapshots by rising LSN
+	sizes     []state  // states above hard, newest last
+	pins      []*snap  // pinned snapshots by rising LSN
 	spare     []*snap
 	dead      []dead // by rising until
 	nVersions int
