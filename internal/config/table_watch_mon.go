@@ -42,6 +42,8 @@ var watcherParams = []Param{
 		Doc: "When the link to the instance breaks: 1 connect again until INST_ERROR_TIME, 0 take it for failed and kill it at once (the fastest takeover)."},
 	{Section: "[GROUP_NAME]", Name: "DW_FAILOVER_FORCE", Kind: KindBool, Default: "1", Effective: true, Manual: "5.4, 6.17",
 		Doc: "AUTO mode without a confirm monitor: whether a suspended primary is opened again after 3 x DW_ERROR_TIME if it still may."},
+	{Section: "[GROUP_NAME]", Name: "DW_REJOIN", Kind: KindBool, Default: "0", Dynamic: true, Effective: true, Ours: true,
+		Doc: "Whether a database that has redo which the new primary is without rejoins by giving that redo up (it is saved to a file) and fetching the pages it touched, instead of being marked Split (the manual). docs/operations.md says when."},
 	{Section: "[GROUP_NAME]", Name: "DCS_STARTUP_CMD", Kind: KindString, MaxLen: 4096, Manual: "10.2.4",
 		Doc: "Start command of the cluster service of a DSC node."},
 	{Section: "[GROUP_NAME]", Name: "DCS_INI", Kind: KindPath, Manual: "10.2.4",

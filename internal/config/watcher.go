@@ -34,6 +34,7 @@ type WatcherGroup struct {
 	RlogApplyThreshold time.Duration `ini:"RLOG_APPLY_THRESHOLD"` // 0 off
 	Reconnect          bool          `ini:"DW_RECONNECT"`
 	FailoverForce      bool          `ini:"DW_FAILOVER_FORCE"`
+	Rejoin             bool          `ini:"DW_REJOIN"`
 	DCSStartupCmd      string        `ini:"DCS_STARTUP_CMD"`
 	DCSIni             string        `ini:"DCS_INI"`
 	DCSPort            int           `ini:"DCS_PORT"`

@@ -102,6 +102,7 @@ func commandTable() []command {
 		}},
 		{"detach database", argDB, db, "take a standby out of the group (login)", of("detach database", func(c *Console, ctx ctxT, a args) error { return c.M.Detach(ctx, a.group, a.db) })},
 		{"attach database", argDB, db, "bring a detached standby back (login)", of("attach database", func(c *Console, ctx ctxT, a args) error { return c.M.Attach(ctx, a.group, a.db) })},
+		{"rejoin database", argDB, db, "let a split database rejoin once, giving up redo that the primary is without (login)", of("rejoin database", func(c *Console, ctx ctxT, a args) error { return c.M.RejoinDatabase(ctx, a.group, a.db) })},
 		{"check recover", argDB, db, "conditions of an automatic recovery", func(c *Console, _ ctxT, a args) error {
 			r, err := c.M.CheckRecover(a.group, a.db)
 			return c.checked("check recover "+a.db, r, err)

@@ -151,7 +151,7 @@ func Convert(path string, g config.WatcherGroup, in *config.Instance) (guard.Con
 	f := fsm.Config{Group: g.Name, Name: name, Global: strings.EqualFold(g.Type, "GLOBAL"), Auto: strings.EqualFold(g.Mode, "AUTO"),
 		OGUID: g.OGUID, ErrorTime: g.DWErrorTime, InstErrorTime: g.InstErrorTime, RecoverTime: int(g.RecoverTime / time.Second),
 		AutoRestart: g.AutoRestart, ServiceCheck: g.ServiceIPCheck, SendThreshold: int(g.RlogSendThreshold / time.Second),
-		ApplyThresh: int(g.RlogApplyThreshold / time.Second), Reconnect: g.Reconnect, FailoverForce: g.FailoverForce,
+		ApplyThresh: int(g.RlogApplyThreshold / time.Second), Reconnect: g.Reconnect, FailoverForce: g.FailoverForce, Rejoin: g.Rejoin,
 		IniPath: absolute(path, g.InstIni), StartupCmd: g.StartupCmd, Host: host, Port: self.DWPort}
 	info := Info{Group: g.Name, Inst: name, OGUID: g.OGUID, MPP: in.DM.MPPIni, RType: "NONE"}
 	if self.DWPort != 0 {

@@ -31,6 +31,7 @@ func Switchover(v View, target Peer) List {
 	l.Add(p.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", pn, modeStatus(p))
 	l.Add(target.Status.Inst.Mode == base.ModeStandby && target.Status.Inst.Status == base.StatusOpen,
 		"the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+	l.notWhole(target)
 	a, ok := p.Arch(sn)
 	l.Add(ok && a.State == base.ArchValid, "the archive to the standby is Valid", "%s -> %s is %s", pn, sn, a.State)
 	why, free := v.commandFree(false)
@@ -90,6 +91,7 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 		"the watcher of %s was in FAILOVER after a failed send to %s", pn, sn)
 	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
 	l.Add(ti.Mode == base.ModeStandby && ti.Status == base.StatusOpen, "the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+	l.notWhole(target)
 	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
 		"the watcher of %s is %s", sn, v.State(target))
 	l.Add(target.Status.CtlStatus == proto.CtlValid, "the standby's control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
@@ -168,6 +170,7 @@ func TakeoverForce(v View, target Peer) List {
 	ti := target.Status.Inst
 	l.Add(ti.Mode == base.ModeStandby, "the database is in Standby mode", "%s is %s", sn, ti.Mode)
 	l.Add(ti.Status == base.StatusOpen || ti.Status == base.StatusMount, "it is Open or Mount", "%s is %s", sn, ti.Status)
+	l.notWhole(target)
 	most := target
 	for _, q := range v.Standbys() {
 		if v.InstOK(q) && most.Status.Inst.Keep.Less(q.Status.Inst.Keep) {

@@ -295,6 +295,7 @@ var paras = map[string]para{
 	"INST_RECOVER_TIME":     {3, 86400, func(c *Config, v int) { c.RecoverTime = v }},
 	"INST_AUTO_RESTART":     {0, 1, func(c *Config, v int) { c.AutoRestart = v == 1 }},
 	"INST_SERVICE_IP_CHECK": {0, 1, func(c *Config, v int) { c.ServiceCheck = v == 1 }},
+	"DW_REJOIN":             {0, 1, func(c *Config, v int) { c.Rejoin = v == 1 }},
 	"RLOG_SEND_THRESHOLD":   {0, 86400, func(c *Config, v int) { c.SendThreshold = v }},
 	"RLOG_APPLY_THRESHOLD":  {0, 86400, func(c *Config, v int) { c.ApplyThresh = v }},
 }

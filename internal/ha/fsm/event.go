@@ -45,6 +45,7 @@ const (
 	EvExitOld
 	EvDropKeep
 	EvDropClaim
+	EvRejoin
 	EvNoop
 	EvUnknownCmd
 	numEvents
@@ -54,7 +55,7 @@ var eventNames = [numEvents]string{"tick", "instance connected", "instance link 
 	"instance process gone", "process started", "watcher connected", "watcher link lost", "watcher status", "watcher reply",
 	"monitor connected", "monitor left", "monitor heartbeat", "confirm reply", "control file written", "public network",
 	"begin", "step", "end", "login", "startup_dw", "stop_dw", "startup_inst", "stop_inst", "kill_inst", "set_para",
-	"recover_time", "takeover_grant", "exit_old", "drop_keep", "drop_claim", "noop", "unknown command"}
+	"recover_time", "takeover_grant", "exit_old", "drop_keep", "drop_claim", "rejoin", "noop", "unknown command"}
 
 func (k EventKind) String() string { return eventNames[k] }
 
@@ -147,7 +148,7 @@ var cmdEvents = map[string]EventKind{proto.DWCmdBegin: EvBegin, proto.DWCmdStep:
 	proto.DWCmdLogin: EvLogin, proto.DWCmdStartDW: EvStartDW, proto.DWCmdStopDW: EvStopDW, proto.DWCmdStartInst: EvStartInst,
 	proto.DWCmdStopInst: EvStopInst, proto.DWCmdKillInst: EvKillInst, proto.DWCmdSetPara: EvSetPara,
 	proto.DWCmdRecoverT: EvRecoverTime, proto.DWCmdTakeover: EvGrant, proto.DWCmdExitOld: EvExitOld,
-	proto.DWCmdDropKeep: EvDropKeep, proto.DWCmdDropClaim: EvDropClaim, proto.DWCmdNoop: EvNoop}
+	proto.DWCmdDropKeep: EvDropKeep, proto.DWCmdDropClaim: EvDropClaim, proto.DWCmdRejoin: EvRejoin, proto.DWCmdNoop: EvNoop}
 
 func (c Command) kind() EventKind {
 	if k, ok := cmdEvents[c.Cmd.Cmd]; ok {
@@ -189,6 +190,8 @@ type (
 	StartInst struct{}
 	// WriteCtl writes dmwatcher.ctl; CtlSaved follows.
 	WriteCtl struct{ Desc string }
+	// DropCtl removes dmwatcher.ctl: the database is split no more.
+	DropCtl struct{}
 	// SavePara writes a parameter into dmwatcher.ini.
 	SavePara struct{ Name, Value string }
 	// Broadcast sends the status to everybody now, not at the next interval.
@@ -207,6 +210,7 @@ func (Answer) action()     {}
 func (KillInst) action()   {}
 func (StartInst) action()  {}
 func (WriteCtl) action()   {}
+func (DropCtl) action()    {}
 func (SavePara) action()   {}
 func (Broadcast) action()  {}
 func (Log) action()        {}

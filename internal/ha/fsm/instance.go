@@ -174,7 +174,7 @@ func (x *m) guard() {
 			x.kill("silent for INST_ERROR_TIME; it will be restarted")
 		}
 	}
-	if x.W == Shutdown || x.Held != nil || x.In.OK || x.Ctl == proto.CtlSplit {
+	if x.W == Shutdown || x.Held != nil || x.In.OK || x.Ctl == proto.CtlSplit && x.rejoinPermit() == "" {
 		return
 	}
 	x.why("the instance is not running or does not answer since %s", x.In.Lost.Format(time.DateTime))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
 	"datawatch/internal/ha/proto"
 )
 
@@ -36,6 +37,16 @@ func end(in proto.InstanceStatus) base.Position {
 	return in.File
 }
 
+// reach makes of a database that has rejoined and is not whole what it can join:
+// the history that its pages are of.
+func reach(in proto.InstanceStatus) proto.InstanceStatus {
+	if in.Rejoin != nil {
+		l, end := cond.Reach(in)
+		in.Lineage, in.File, in.Apply = l, end, end
+	}
+	return in
+}
+
 func running(in proto.InstanceStatus, ok bool) bool {
 	return ok && in.Mode == base.ModePrimary && (in.Status == base.StatusOpen || in.Status == base.StatusSuspend)
 }
@@ -49,6 +60,7 @@ func Judge(local, remote proto.InstanceStatus, localOK, remoteOK bool) (Verdict,
 	if local.PmntMagic != 0 && remote.PmntMagic != 0 && local.PmntMagic != remote.PmntMagic {
 		return Split, fmt.Sprintf("permanent magic %s against %s: they are different databases", local.PmntMagic, remote.PmntMagic)
 	}
+	local, remote = reach(local), reach(remote)
 	rel, n := local.Lineage.Compare(remote.Lineage)
 	switch rel {
 	case base.Equal:
@@ -112,6 +124,7 @@ func prefix(a, b proto.InstanceStatus) bool {
 	if a.PmntMagic != 0 && b.PmntMagic != 0 && a.PmntMagic != b.PmntMagic {
 		return false
 	}
+	a, b = reach(a), reach(b)
 	rel, n := a.Lineage.Compare(b.Lineage)
 	switch rel {
 	case base.Equal:

@@ -41,7 +41,7 @@ func (x *m) next() {
 	p.wait = x.order(c, pend{kind: pendProc})
 }
 
-func (x *m) procReply(req uint64, err string) {
+func (x *m) procReply(req uint64, code base.Code, err string) {
 	p := x.p
 	if p == nil || p.wait != req {
 		return
@@ -58,6 +58,9 @@ func (x *m) procReply(req uint64, err string) {
 		return
 	}
 	x.procFailed(err)
+	if p.kind == procRejoin {
+		x.rejoinFailed(p, code, err)
+	}
 }
 
 // procTick repeats a step of a takeover that has failed, and ends a round of
@@ -87,6 +90,7 @@ func (x *m) procDone() {
 	case procStandbyOpen, procLocalOpen:
 		if p.kind == procStandbyOpen {
 			x.unsure = false // what was ordered before has been carried out before
+			x.rejoinBy = ""
 		}
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procFailover, procReopen:
@@ -95,6 +99,8 @@ func (x *m) procDone() {
 			x.lastRec[t] = x.now
 		}
 		x.to(Open, "", procNames[p.kind]+" is done")
+	case procRejoin:
+		x.joined("it has rejoined " + p.targets[0])
 	case procToStandby, procToPrimary, procExit:
 		x.to(Startup, "", procNames[p.kind]+" is done")
 	}

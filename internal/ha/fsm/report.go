@@ -21,9 +21,10 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 		Config: proto.GroupConfig{Type: typ, Mode: mode, ErrorTime: int(s.Cfg.ErrorTime / time.Second),
 			InstErrorTime: int(s.Cfg.InstErrorTime / time.Second), RecoverTime: s.Cfg.RecoverTime, AutoRestart: s.Cfg.AutoRestart,
 			ServiceIPCheck: s.Cfg.ServiceCheck, RlogSendThreshold: s.Cfg.SendThreshold, RlogApplyThreshold: s.Cfg.ApplyThresh,
-			Reconnect: s.Cfg.Reconnect, FailoverForce: s.Cfg.FailoverForce, IniPath: s.Cfg.IniPath, StartupCmd: s.Cfg.StartupCmd},
+			Reconnect: s.Cfg.Reconnect, FailoverForce: s.Cfg.FailoverForce, Rejoin: s.Cfg.Rejoin, IniPath: s.Cfg.IniPath, StartupCmd: s.Cfg.StartupCmd},
 		State: s.W.String(), SubState: s.Sub, CtlStatus: s.Ctl, CtlDesc: s.CtlDesc,
 		InstOK: s.In.OK, InstExitNorm: s.In.Normal, InstGone: s.In.Gone, Inst: s.In.Status,
+		RejoinBy: s.rejoinBy, RejoinBad: s.rejoinBad,
 		Why: append([]string(nil), s.Why...),
 	}
 	if st.Inst.InstName == "" {

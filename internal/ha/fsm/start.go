@@ -24,9 +24,9 @@ func (x *m) decideStartup() {
 		return
 	}
 	in := x.In.Status
-	if x.Ctl == proto.CtlSplit {
+	if x.Ctl == proto.CtlSplit && x.rejoinPermit() == "" {
 		x.Sub = "SPLIT"
-		x.why("the database is split from its group: %s. Rebuild it, delete dmwatcher.ctl and restart the watcher", x.CtlDesc)
+		x.why("the database is split from its group: %s. Let it rejoin (rejoin database, or DW_REJOIN = 1), or rebuild it, delete dmwatcher.ctl and restart the watcher", x.CtlDesc)
 		return
 	}
 	if !x.ready() {
@@ -42,6 +42,10 @@ func (x *m) decideStartup() {
 	case base.StatusMount, base.StatusOpen, base.StatusSuspend:
 	default:
 		x.why("the instance is in status %s and has not reached Mount", in.Status)
+		return
+	}
+	if x.Ctl == proto.CtlSplit {
+		x.decideSplit()
 		return
 	}
 	if !x.Cfg.Global {
@@ -104,10 +108,9 @@ func (x *m) demote() bool {
 		x.exit("two primaries are Open: " + why)
 		return true
 	}
-	x.Ctl, x.CtlDesc = proto.CtlSplit, why
-	x.log("database is split", "evidence", why)
-	x.acts = append(x.acts, WriteCtl{why})
-	x.exit("split: " + why)
+	if !x.rejoin(name, why) {
+		x.markSplit(why)
+	}
 	return true
 }
 
@@ -166,6 +169,10 @@ func (x *m) openStandby() {
 // package kept beyond this log was never acknowledged; the opening has it dropped.
 func (x *m) lead() bool {
 	in := x.In.Status
+	if in.Rejoin != nil { // it has pages of a primary that it must hear from first
+		x.why("the database has rejoined its group with pages of %s and has not replayed up to %s", in.Rejoin.Primary, in.Rejoin.Whole)
+		return false
+	}
 	if len(in.Lineage) == 0 || len(x.names()) == 0 || x.now.Before(x.notBefore) || !x.allStandbys() {
 		return false
 	}

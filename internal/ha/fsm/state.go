@@ -80,6 +80,7 @@ type Config struct {
 	ApplyThresh   int
 	Reconnect     bool
 	FailoverForce bool
+	Rejoin        bool // DW_REJOIN
 	IniPath       string
 	StartupCmd    string
 	Host          string // MAL_HOST
@@ -159,11 +160,13 @@ const (
 	procExit // shut an old primary or a split database down
 	procLocalOpen
 	procStandbyCheck // slow standbys are cut off
+	procRejoin       // a split database gives redo up
 )
 
 var procNames = map[procKind]string{procOpen: "opening the primary", procStandbyOpen: "opening the standby",
 	procToStandby: "becoming a standby", procToPrimary: "becoming primary again", procFailover: "failover",
-	procReopen: "reopening from Suspend", procTakeover: "takeover", procExit: "shutting the database down", procLocalOpen: "opening", procStandbyCheck: "cutting slow standbys off"}
+	procReopen: "reopening from Suspend", procTakeover: "takeover", procExit: "shutting the database down", procLocalOpen: "opening", procStandbyCheck: "cutting slow standbys off",
+	procRejoin: "rejoining with pages of the new primary"}
 
 // recStep is where the recovery of one standby stands (manual 3.1.9).
 type recStep uint8
@@ -260,6 +263,9 @@ type State struct {
 	svcWhy   string    // why clients cannot reach the instance
 	svcSince time.Time // since when
 	svcDone  bool      // this outage has ended the primary once
+
+	rejoinBy  string // monitor that ordered a rejoin; "" none
+	rejoinBad string // why the instance cannot rejoin; "" not tried, or it can
 
 	notBefore time.Time // no new sequence of orders earlier, after a failed one
 	lastFail  string    // why not

@@ -260,6 +260,7 @@ func init() {
 		EvExitOld:      cmd((*m).exitOld),
 		EvDropKeep:     cmd((*m).dropKeep),
 		EvDropClaim:    cmd((*m).dropClaim),
+		EvRejoin:       cmd((*m).rejoinCmd),
 		EvNoop:         cmd(func(x *m, c Command) { x.answer(c.To, 0, "") }),
 		EvUnknownCmd: cmd(func(x *m, c Command) {
 			x.answer(c.To, codeArg, "unknown watcher command %q", c.Cmd.Cmd)
@@ -382,7 +383,7 @@ func (x *m) instReply(e InstReply) {
 	}
 	switch p.kind {
 	case pendProc:
-		x.procReply(e.Req, err)
+		x.procReply(e.Req, e.Reply.Code, err)
 	case pendRec:
 		x.recReply(p.inst, e.Req, e.Reply.Code, err)
 	case pendStep:

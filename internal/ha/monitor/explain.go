@@ -71,6 +71,9 @@ func (m *Monitor) explain(g *group, p cond.Peer, all bool) []Explanation {
 			add("it opens by itself", r.Conds, r.Lines...)
 		}
 	}
+	if l, ok := m.rejoinConds(v, p); ok && cond.Global(p) {
+		add("it rejoins its group with pages of the primary, giving up redo that the primary is without", l)
+	}
 	if in.Mode != base.ModeStandby || !cond.Global(p) {
 		return out
 	}
@@ -91,6 +94,29 @@ func (m *Monitor) explain(g *group, p cond.Peer, all bool) []Explanation {
 		add("it can be switched to primary", cond.Switchover(v, p))
 	}
 	return out
+}
+
+// rejoinConds are those under which p, split from the group, rejoins: the very
+// list that its watcher goes by. False: it is not split.
+func (m *Monitor) rejoinConds(v cond.View, p cond.Peer) (cond.List, bool) {
+	prims := v.ActivePrimaries()
+	if len(prims) != 1 || prims[0].Inst() == p.Inst() {
+		return nil, false
+	}
+	q := prims[0]
+	_, _, surplus := cond.Surplus(p.Status.Inst, q.Status.Inst)
+	if !surplus && p.Status.CtlStatus != proto.CtlSplit {
+		return nil, false
+	}
+	permit := ""
+	switch {
+	case p.Status.RejoinBad != "":
+	case p.Status.RejoinBy != "":
+		permit = "by command of monitor " + p.Status.RejoinBy
+	case p.Status.Config.Rejoin:
+		permit = "DW_REJOIN is 1"
+	}
+	return cond.Rejoin(p.Status.Inst, q.Status.Inst, v.InstOK(q), permit, p.Status.RejoinBad), true
 }
 
 // failoverConds are those under which the suspended primary p may go on now.

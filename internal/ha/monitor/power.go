@@ -233,6 +233,24 @@ func (m *Monitor) startup(ctx context.Context, name, groupName, db string) error
 	return err
 }
 
+// RejoinDatabase allows a database that is split from its group to rejoin once
+// (docs/decisions/0008): it gives up the redo that the new primary is without,
+// which is saved to a file, and fetches the pages that redo touched. It returns
+// when the watcher has taken the order; Explain tells how things stand.
+func (m *Monitor) RejoinDatabase(ctx context.Context, groupName, db string) error {
+	done, err := m.begin("rejoin database "+db, true)
+	if err != nil {
+		return err
+	}
+	defer done()
+	g, p, err := m.database(groupName, db)
+	if err != nil {
+		return err
+	}
+	_, err = m.call(ctx, g, p, proto.WatcherCommand{Cmd: proto.DWCmdRejoin})
+	return err
+}
+
 // StopDatabase exits one instance normally (manual 4.4 #49): a standby must be
 // detached first, and in AUTO mode a primary needs all standbys detached.
 func (m *Monitor) StopDatabase(ctx context.Context, groupName, db string) error {

@@ -109,6 +109,18 @@ func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(
 			complain("the archive from %s is %s", prims[0].Inst(), a.State)
 		}
 	}
+	if r := in.Rejoin; r != nil {
+		complain("it has rejoined with pages of %s as of %s and is at %s: it cannot be read before it is there", r.Primary, r.Whole, in.Apply)
+	}
+	if l, ok := m.rejoinConds(v, p); ok && cond.Global(p) {
+		if l.OK() {
+			complain("it is about to rejoin %s, giving up its redo after the fork", prims[0].Inst())
+		} else if len(l) > 0 && l[:len(l)-1].OK() {
+			complain("it has redo that %s is without, and could rejoin by giving that up: rejoin database, or DW_REJOIN = 1", prims[0].Inst())
+		} else {
+			complain("it cannot rejoin %s: %s", prims[0].Inst(), l[:max(len(l)-1, 0)].Why())
+		}
+	}
 	if c := p.Status.Cmd; c != nil {
 		complain("its watcher holds command %s of monitor %s", c.Kind, c.Mon)
 	}
@@ -193,8 +205,12 @@ func (m *Monitor) CheckRecover(groupName, db string) (Report, error) {
 		r.OK, r.Lines = true, []string{"the archive to " + p.Inst() + " is Valid: there is nothing to recover"}
 		return r, nil
 	}
-	rel, _ := q.Status.Inst.Lineage.Compare(in.Lineage)
+	lin, _ := cond.Reach(in)
+	rel, _ := q.Status.Inst.Lineage.Compare(lin)
 	l.Add(rel == base.Equal || rel == base.RemoteContained, "it can join the primary by the open records", "they are %s", rel)
+	if fork, end, ok := cond.Surplus(in, q.Status.Inst); ok {
+		l.Add(false, "the primary has all its redo", "the histories part at %s, its redo ends at %s: explain %s tells whether it can rejoin", fork, end, p.Inst())
+	}
 	replayed := in.Apply == in.Stand
 	l.Add(replayed, "it has replayed everything it has (ASEQ/ALSN = SSEQ/SLSN)", "applied %s, replayable %s", in.Apply, in.Stand)
 	waiting := false

@@ -47,6 +47,7 @@ type GroupConfig struct {
 	RlogApplyThreshold int    `json:"rlog_apply_threshold"`
 	Reconnect          bool   `json:"reconnect"`
 	FailoverForce      bool   `json:"failover_force"`
+	Rejoin             bool   `json:"rejoin"`
 	IniPath            string `json:"ini_path"`
 	StartupCmd         string `json:"startup_cmd"`
 }
@@ -83,6 +84,10 @@ type WatcherStatus struct {
 	SubState    string      `json:"sub_state"` // step inside it, free text from one table
 	CtlStatus   string      `json:"ctl_status"`
 	CtlDesc     string      `json:"ctl_desc,omitempty"`
+	// RejoinBy: a monitor has ordered a split database to rejoin; RejoinBad: why
+	// its instance cannot.
+	RejoinBy  string `json:"rejoin_by,omitempty"`
+	RejoinBad string `json:"rejoin_bad,omitempty"`
 	// Cmd is the monitor command that holds the watcher, if any; while it is
 	// set other monitors' commands are refused (manual 3.1.4).
 	Cmd *HeldCommand `json:"cmd,omitempty"`
@@ -153,7 +158,10 @@ const (
 	// taken afterwards.
 	DWCmdDropKeep  = "drop_keep"
 	DWCmdDropClaim = "drop_claim"
-	DWCmdNoop      = "noop"
+	// A monitor allows a split database to give up the redo that the new primary
+	// is without, once (docs/decisions/0008).
+	DWCmdRejoin = "rejoin"
+	DWCmdNoop   = "noop"
 )
 
 // WatcherCommand is an order from a monitor (or another watcher).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"datawatch/internal/config"
@@ -37,6 +38,17 @@ func writeCtl(fsys vfs.FS, path, desc string) error {
 	desc = strings.Join(strings.Fields(desc), " ")
 	if err := config.SaveFile(fsys, path, fmt.Appendf(nil, "%s\nSTATUS SPLIT\n[!!! %s !!!]\n", ctlVersion, desc)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// dropCtl removes the mark.
+func dropCtl(fsys vfs.FS, path string) error {
+	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
 }

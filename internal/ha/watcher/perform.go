@@ -54,6 +54,10 @@ func (g *Guard) perform(a fsm.Action) {
 			g.deps.Log.Error("dmwatcher.ctl", "error", err)
 		}
 		g.later(fsm.CtlSaved{Err: msg})
+	case fsm.DropCtl:
+		if err := dropCtl(g.deps.FS, g.cfg.CtlPath); err != nil {
+			g.deps.Log.Error("dmwatcher.ctl", "error", err)
+		}
 	case fsm.SavePara:
 		if g.deps.SavePara == nil {
 			return
