@@ -249,7 +249,7 @@ func TestEveryCommandOfTheManualIsKnown(t *testing.T) {
 		"choose takeover force", "takeover force D", "set group auto restart on", "set database D recover time 5", "set database D arch invalid",
 		"set group DW_ERROR_TIME 10", "set group recover time 5", "set group arch invalid", "clear database D arch send info",
 		"clear group arch send info", "clear database D apply stat", "clear group apply stat", "show arch send info D", "show apply stat D",
-		"detach database D", "attach database D", "kill group", "check recover D", "explain", "explain D", "explain G. D", "check open D", "startup database D", "stop database D",
+		"detach database D", "attach database D", "kill group", "rejoin database D", "check recover D", "explain", "explain D", "explain G. D", "check open D", "startup database D", "stop database D",
 		"kill database D", "set database D until time '2020-01-01'", "cancel database D until time", "show mpp", "startup dmwatcher all",
 		"stop dmwatcher all", "startup group all", "stop group all", "kill group all", "check mppctl", "recover mppctl",
 	} {

@@ -169,7 +169,7 @@ func (c *Console) list(a args) error {
 			table.Row{"INST_ERROR_TIME", k.InstErrorTime}, table.Row{"INST_RECOVER_TIME", k.RecoverTime}, table.Row{"INST_OGUID", oguid[d.Name]}, table.Row{"INST_INI", k.IniPath},
 			table.Row{"INST_AUTO_RESTART", flag[k.AutoRestart]}, table.Row{"INST_STARTUP_CMD", k.StartupCmd},
 			table.Row{"INST_SERVICE_IP_CHECK", flag[k.ServiceIPCheck]}, table.Row{"RLOG_SEND_THRESHOLD", k.RlogSendThreshold},
-			table.Row{"RLOG_APPLY_THRESHOLD", k.RlogApplyThreshold}, table.Row{"DW_RECONNECT", flag[k.Reconnect]}, table.Row{"DW_FAILOVER_FORCE", flag[k.FailoverForce]})
+			table.Row{"RLOG_APPLY_THRESHOLD", k.RlogApplyThreshold}, table.Row{"DW_RECONNECT", flag[k.Reconnect]}, table.Row{"DW_FAILOVER_FORCE", flag[k.FailoverForce]}, table.Row{"DW_REJOIN", flag[k.Rejoin]})
 	}
 	return nil
 }

@@ -100,6 +100,7 @@ func (x *m) procDone() {
 		}
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procRejoin:
+		x.rejoinInc = x.In.Status.Incarnation
 		x.joined("it has rejoined " + p.targets[0])
 	case procToStandby, procToPrimary, procExit:
 		x.to(Startup, "", procNames[p.kind]+" is done")

@@ -42,6 +42,10 @@ func (s *State) rejoinConditions(n string, now time.Time) cond.List {
 // before anything of the database changes. G5: the instance compares packages
 // with n before it gives anything up, and refuses otherwise.
 func (x *m) rejoin(n, why string) bool {
+	if x.rejoinInc == x.In.Status.Incarnation {
+		x.why("the database has rejoined %s and is about to start anew", n)
+		return true
+	}
 	l := x.rejoinConditions(n, x.now)
 	if !l.OK() {
 		x.why("the database is split from %s and does not rejoin it: %s", n, l.Why())

@@ -265,6 +265,7 @@ type State struct {
 	svcDone  bool      // this outage has ended the primary once
 
 	rejoinBy  string // monitor that ordered a rejoin; "" none
+	rejoinInc string // incarnation that has rejoined and is about to start anew
 	rejoinBad string // why the instance cannot rejoin; "" not tried, or it can
 
 	notBefore time.Time // no new sequence of orders earlier, after a failed one
