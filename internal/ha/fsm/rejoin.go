@@ -155,3 +155,15 @@ func (x *m) rejoinCmd(c Command) {
 	}
 	x.answer(c.To, 0, "%s", msg)
 }
+
+// yields: n, from which our primary is split, has leave to give its redo up and
+// will do so, because ours was opened after it. Without such leave no rule says
+// whose rows to keep, and both are shut down (manual 2.2.16).
+func (x *m) yields(n string) bool {
+	in, r := x.In.Status, x.remote(n)
+	if in.Mode != base.ModePrimary || in.Rejoin != nil || r.Status.RejoinBad != "" || !r.Status.Config.Rejoin && r.Status.RejoinBy == "" {
+		return false
+	}
+	rel, _ := in.Lineage.Compare(r.LastInst.Lineage)
+	return rel == base.RemoteContained
+}

@@ -18,6 +18,8 @@ type hand struct {
 	a, b proto.InstanceStatus
 	acts []fsm.Action // since the last call of took
 	n    int
+	// leave: the watcher of B says that B may rejoin.
+	leave bool
 }
 
 func opened(id uint64, by string, seq base.Seq) base.OpenRecord {
@@ -59,7 +61,7 @@ func (h *hand) live(d time.Duration) {
 		h.n++
 		h.a.Seq++
 		h.step(fsm.InstStatus{Status: h.a})
-		h.step(fsm.RemoteStatus{Inst: "B", Status: proto.WatcherStatus{State: proto.DWOpen, CtlStatus: proto.CtlValid, InstOK: true, Inst: h.b}})
+		h.step(fsm.RemoteStatus{Inst: "B", Status: proto.WatcherStatus{State: proto.DWOpen, CtlStatus: proto.CtlValid, InstOK: true, Inst: h.b, Config: proto.GroupConfig{Rejoin: h.leave}}})
 		h.step(fsm.Tick{})
 	}
 }
@@ -277,5 +279,30 @@ func TestRejoinNotWhole(t *testing.T) {
 	h.live(time.Minute)
 	if what, _ := h.took(); strings.Contains(strings.Join(what, ","), "set_mode") {
 		t.Errorf("it led: %q", what)
+	}
+}
+
+// TestRejoinTwoPrimaries: both run, split. The older one, with leave to rejoin,
+// makes way for the one that was opened after it, which stays open; without leave
+// both are shut down, as the manual says.
+func TestRejoinTwoPrimaries(t *testing.T) {
+	for _, leave := range []bool{true, false} {
+		older := newHand(t, leave, false)
+		older.a.Status = base.StatusOpen
+		older.live(time.Second)
+		older.want("shutdown abort")
+		newer := newHand(t, false, false)
+		newer.a.Lineage, newer.b.Lineage = newer.b.Lineage, newer.a.Lineage
+		newer.a.File, newer.b.File = newer.b.File, newer.a.File
+		newer.a.Status, newer.leave = base.StatusOpen, leave
+		newer.live(3 * time.Second)
+		if leave {
+			newer.want("")
+			if s := newer.st.Report(0, newer.now).State; s != proto.DWOpen {
+				t.Errorf("the newer primary's watcher is %s", s)
+			}
+		} else {
+			newer.want("shutdown abort")
+		}
 	}
 }

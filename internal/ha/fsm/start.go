@@ -102,6 +102,10 @@ func (x *m) demote() bool {
 		x.exit("a newer primary exists: " + why)
 		return true
 	}
+	if x.yields(name) {
+		x.why("%s has redo that this database is without, and gives it up to rejoin: %s", name, why)
+		return false
+	}
 	if in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
 		// Two Open primaries that have forked: going on makes it worse, and no
 		// rule says whose rows to keep (manual 2.2.16).
