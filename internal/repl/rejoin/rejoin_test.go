@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/clock"
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/storage/arch"
+	"datawatch/internal/storage/backup"
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/storage/pagestore"
 	"datawatch/internal/storage/redo"
@@ -241,5 +246,95 @@ func TestPowerCuts(t *testing.T) {
 			t.Errorf("seed %d: %d cuts found the database as it was, %d given up: one side was not tried", seed, before, after)
 		}
 		t.Logf("seed %d: %d cuts, %d before and %d after the control file", seed, n, before, after)
+	}
+}
+
+// TestSurplusIsUsable: a backup from before the fork, the archive up to the fork
+// and the file of what was given up make the old primary again, as it was: what
+// the runbook does to look at it.
+func TestSurplusIsUsable(t *testing.T) {
+	a, b := newDB(t, "A", base.ModePrimary, 21), newDB(t, "B", base.ModeStandby, 21)
+	b.open()
+	a.to = b
+	a.open()
+	a.work(20)
+	if _, err := backup.Online(t.Context(), a.fs, a.e, backup.Options{Dir: "/set"}); err != nil {
+		t.Fatal(err)
+	}
+	a.work(10)
+	a.left = 0
+	a.work(30)
+	b.become()
+	b.work(10)
+	a.e.Abort()
+	a.start()
+	old := a.fs.Clone() // as it was
+	res, err := a.rejoin(&link{d: donor(t, b), from: "A"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.open()
+	if err := a.follow(b, nil); err != nil {
+		t.Fatal(err)
+	}
+	dir := "/look"
+	put := func(path string) {
+		t.Helper()
+		from, err := a.fs.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		to, err := a.fs.Create(filepath.Join(dir, filepath.Base(path)), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		n, _ := from.Size()
+		buf := make([]byte, n)
+		if _, err := from.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if _, err := to.WriteAt(buf, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.fs.MkdirAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.e.Archive().Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range a.e.Archive().Files() {
+		if f.LastSeq <= res.Fork.Seq {
+			put(f.Path)
+		}
+	}
+	for _, f := range res.Surplus {
+		put(f)
+	}
+	target := backup.Target{Dir: "/x", CtlPath: "/x/dm.ctl", LogPaths: []string{"/x/1.log"}, ArchDir: "/x/arch"}
+	if _, err := backup.Restore(t.Context(), a.fs, "/set", target, time.Unix(1, 0), nil); err != nil {
+		t.Fatal(err)
+	}
+	pos, err := backup.RecoverWithArchive(t.Context(), a.fs, dir, target, clock.Real{})
+	if err != nil || pos != res.End {
+		t.Fatalf("recovered to %v, it was at %v: %v", pos, res.End, err)
+	}
+	if _, err := backup.UpdateMagic(t.Context(), a.fs, target); err != nil {
+		t.Fatal(err)
+	}
+	c := config(a.fs, "X")
+	c.Dir, c.CtlPath, c.LogPaths, c.Arch = "/x", "/x/dm.ctl", []string{"/x/1.log"}, nil
+	x, err := engine.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Abort()
+	was := &db{t: t, name: "A", fs: old}
+	a.e.Abort()
+	was.start()
+	if err := same(x, was.e); err != nil {
+		t.Fatal(err)
 	}
 }

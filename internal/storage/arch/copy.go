@@ -38,9 +38,10 @@ type Copy struct {
 }
 
 // NewCopy begins a copy in dir, which is made when it is missing. Files are named
-// NAME_0xMAGIC_FIRST-LAST_TIME.log: the database that produced the redo, the
-// packages, the local time of making; one file for each database that did. What a
-// copy left behind that was cut off is removed.
+// NAME_FIRST-LAST_0xMAGIC[NODE]_TIME.log: the packages, the database that produced
+// the redo and the local time of making; one file for each database that did. An
+// archive opened on a directory with such files reads them. What a copy left
+// behind that was cut off is removed.
 func NewCopy(fsys vfs.FS, dir, name string, pmnt, db base.Magic, clk clock.Clock) (*Copy, error) {
 	if filepath.Base(name) != name || name == "" {
 		return nil, fmt.Errorf("copy of redo: %q is no plain name", name)
@@ -132,13 +133,12 @@ func (c *Copy) finish() error {
 
 // free is a name that no file has.
 func (c *Copy) free() (string, error) {
-	stamp := time.Unix(0, c.h.created).Format("2006-01-02_15-04-05")
 	for n := 1; ; n++ {
-		again := ""
+		name := fmt.Sprintf("%s_%d-%d", c.name, c.h.first, c.h.last)
 		if n > 1 {
-			again = fmt.Sprintf("_%d", n)
+			name = fmt.Sprintf("%s_%d", name, n)
 		}
-		path := filepath.Join(c.dir, fmt.Sprintf("%s_%v_%d-%d_%s%s.log", c.name, c.h.src, c.h.first, c.h.last, stamp, again))
+		path := filepath.Join(c.dir, fileName(name, c.h.src, c.h.node, time.Unix(0, c.h.created)))
 		if _, err := c.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return path, nil
 		} else if err != nil {
