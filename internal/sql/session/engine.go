@@ -23,6 +23,10 @@ func FromEngine(e Engine) Database { return engineDB{e} }
 
 type engineDB struct{ Engine }
 
+// Readable reports whether anything may be read: false while a database that has
+// rejoined its group is catching up.
+func (d engineDB) Readable() bool { return d.Store().Readable() }
+
 func (d engineDB) NewHandle(readOnly bool) Handle { return d.Store().NewHandle(readOnly) }
 
 func (d engineDB) NewPrivate() Handle { return d.Store().NewPrivate() }

@@ -11,6 +11,7 @@ import (
 
 	"datawatch/internal/sql/hba"
 	"datawatch/internal/sql/sqlapi"
+	"datawatch/internal/storage/pagestore"
 )
 
 // Logging in: address rules, passwords, locks. What a client learns before it
@@ -99,6 +100,9 @@ func (b *Backend) Login(info sqlapi.LoginInfo) (sqlapi.Login, error) {
 func (b *Backend) login(info sqlapi.LoginInfo) (*login, error) {
 	l := &login{b: b, info: info}
 	a, err := b.access()
+	if w, ok := b.cfg.DB.(interface{ Readable() bool }); err != nil && ok && !w.Readable() {
+		return nil, &sqlapi.Error{Severity: "FATAL", Code: codeNotNow, Message: pagestore.ErrNotWhole.Error()}
+	}
 	if err != nil {
 		b.log.Error("login refused: users cannot be read", "err", err)
 		return nil, &sqlapi.Error{Severity: "FATAL", Code: "XX000", Message: "the users of the database cannot be read"}
