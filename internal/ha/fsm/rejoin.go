@@ -130,9 +130,6 @@ func (x *m) rejoinCmd(c Command) {
 	case !x.Cfg.Global:
 		x.answer(c.To, codePara, "DW_TYPE of %s is LOCAL: it belongs to no group that it could rejoin", x.Cfg.Name)
 		return
-	case x.W != Startup:
-		x.answer(c.To, codeState, "%s is not split: its watcher is in state %s", x.Cfg.Name, x.W)
-		return
 	}
 	split := x.Ctl == proto.CtlSplit
 	for _, n := range x.names() {

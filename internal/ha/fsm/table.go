@@ -40,6 +40,7 @@ var allowed = map[EventKind]struct {
 		ChangeArch, ClearSend, ClearRapply, StandbyCheck}, never},
 	EvSetPara: {[]WState{Startup, Open, Shutdown}, "parameters are changed in Startup, Open or Shutdown"},
 	EvGrant:   {[]WState{Startup, Open, Takeover}, "takeover starts in Startup or Open"},
+	EvRejoin:  {[]WState{Startup}, "it is not split from its group: the watcher of one that is is in Startup"},
 	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state"},
 }
 
