@@ -42,7 +42,7 @@ func (s *State) rejoinConditions(n string, now time.Time) cond.List {
 // before anything of the database changes. G5: the instance compares packages
 // with n before it gives anything up, and refuses otherwise.
 func (x *m) rejoin(n, why string) bool {
-	if x.rejoinInc == x.In.Status.Incarnation {
+	if x.rejoinInc != "" && x.rejoinInc == x.In.Status.Incarnation {
 		x.why("the database has rejoined %s and is about to start anew", n)
 		return true
 	}
