@@ -22,7 +22,7 @@ type mutant struct {
 // mutants of what no model of the decisions can show: the life of a commit.
 var mutants = []mutant{
 	{"acknowledged before the standby has it", "storage/engine/flush.go",
-		"			return e.sendFailed(\"realtime\", p.pkg, err)\n", "			if !on() {\n				return e.sendFailed(\"realtime\", p.pkg, err)\n			}\n"},
+		"			return e.sendFailed(\"realtime archive\", p.pkg, err)\n", "			if !on() {\n				return e.sendFailed(\"realtime archive\", p.pkg, err)\n			}\n"},
 	{"acknowledged before it is on disk", "storage/rlog/rlog.go",
 		"		if touched[i] {\n", "		if touched[i] && !on() {\n"},
 	{"a reader sees what is not hardened", "storage/pagestore/handle.go",
@@ -50,14 +50,16 @@ var chosen = os.Getenv("DW_MUTANT")
 func mutant(name string) bool { return chosen == name }
 `
 
-// build compiles this package with every mutant in it, from copies of the sources.
-func build(t *testing.T) (exe string) {
+// TestMutantsFit: the rules are where the list says.
+func TestMutantsFit(t *testing.T) { broken(t) }
+
+// broken returns the sources with every mutant in them, by path.
+func broken(t *testing.T) map[string]string {
 	t.Helper()
 	internal, err := filepath.Abs("../../internal")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	text := map[string]string{}
 	for _, m := range mutants {
 		file := filepath.Join(internal, m.file)
@@ -74,6 +76,13 @@ func build(t *testing.T) (exe string) {
 		text[file] = strings.Replace(text[file], m.old, strings.ReplaceAll(m.new, "on()", fmt.Sprintf("mutant(%q)", m.name)), 1)
 		text[filepath.Join(filepath.Dir(file), "mutant.go")] = fmt.Sprintf(sw, filepath.Base(filepath.Dir(file)))
 	}
+	return text
+}
+
+// build compiles this package from them.
+func build(t *testing.T) (exe string) {
+	t.Helper()
+	dir, text := t.TempDir(), broken(t)
 	replace := map[string]string{}
 	for file, s := range text {
 		replace[file] = filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
