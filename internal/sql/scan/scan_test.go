@@ -117,8 +117,9 @@ func bySQLite(tb fataler, c *sqlite3.Conn, sql string) (string, error) {
 
 type fataler interface{ Fatalf(string, ...any) }
 
-// equal runs a statement both ways and reports whether the executor did it.
-func equal(tb fataler, c *sqlite3.Conn, f *file, sql string, workers int) bool {
+// equal runs a statement both ways, the executor with each number of workers, and
+// reports whether the executor did it.
+func equal(tb fataler, c *sqlite3.Conn, f *file, sql string, workers ...int) bool {
 	p, err := compileSQL(c, sql)
 	if err != nil {
 		if !errors.Is(err, ErrUnsupported) {
@@ -126,19 +127,20 @@ func equal(tb fataler, c *sqlite3.Conn, f *file, sql string, workers int) bool {
 		}
 		return false
 	}
-	rows, err := p.Run(context.Background(), f, Options{Workers: workers})
-	if err != nil {
-		if !errors.Is(err, ErrUnsupported) {
+	want, failed := bySQLite(tb, c, sql)
+	for _, n := range workers {
+		rows, err := p.Run(context.Background(), f, Options{Workers: n})
+		switch {
+		case errors.Is(err, ErrUnsupported):
+			return false
+		case err != nil:
 			tb.Fatalf("%s: %v", sql, err)
+		case failed != nil:
+			tb.Fatalf("%s: the executor answers %s, SQLite %v", sql, show(rows), failed)
 		}
-		return false
-	}
-	want, err := bySQLite(tb, c, sql)
-	if err != nil {
-		tb.Fatalf("%s: the executor answers %s, SQLite %v", sql, show(rows), err)
-	}
-	if got := show(rows); got != want {
-		tb.Fatalf("%s with %d workers:\n%sSQLite:\n%s", sql, workers, got, want)
+		if got := show(rows); got != want {
+			tb.Fatalf("%s with %d workers:\n%sSQLite:\n%s", sql, n, got, want)
+		}
 	}
 	return true
 }
@@ -270,11 +272,9 @@ func TestLarge(t *testing.T) {
 		"select s, count(*), sum(r) from t where a > 3 group by s",
 		"select a, sum(r) filter (where id % 7 = 0) from t group by a order by 2",
 	} {
-		for _, w := range []int{1, 2, 5} {
-			if !equal(t, c, f, sql, w) {
-				p, err := compileSQL(c, sql)
-				t.Errorf("%s: not done (%v, %v)", sql, p != nil, err)
-			}
+		if !equal(t, c, f, sql, 1, 2, 5) {
+			p, err := compileSQL(c, sql)
+			t.Errorf("%s: not done (%v, %v)", sql, p != nil, err)
 		}
 	}
 }
@@ -331,10 +331,8 @@ func TestBorders(t *testing.T) {
 		{"integers and doubles side by side", with(map[int]string{1: "9007199254740993", 2: "9007199254740992.0"}), "select v, count(*) from t where v >= 9007199254740992.0 group by v", true},
 	} {
 		db, f := database(t, 512, wide(c.values...))
-		for _, workers := range []int{1, 3} {
-			if done := equal(t, db, f, c.sql, workers); done != c.done {
-				t.Errorf("%s: done: %v", c.name, done)
-			}
+		if done := equal(t, db, f, c.sql, 1, 3); done != c.done {
+			t.Errorf("%s: done: %v", c.name, done)
 		}
 	}
 	// Every length of a payload around those that fit a page.
