@@ -141,6 +141,12 @@ func TestLarge(t *testing.T) {
 func largeTransactions(t *testing.T, sys *dw.System, rows, limit int) {
 	mustExec(t, sys, "CREATE TABLE small(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO small VALUES (1, 'x'); "+
 		"CREATE TABLE big(id INTEGER PRIMARY KEY, k INTEGER, v TEXT)")
+	const made = "SELECT count(*) FROM sqlite_schema WHERE name = 'big'"
+	for limit := time.Now().Add(time.Minute); one(t, sys, sys.DBs[0].Port, made) != "1" || one(t, sys, sys.DBs[1].Port, made) != "1"; pause(t.Context(), 50*time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("a database has not got the tables")
+		}
+	}
 	const sum = "SELECT count(*), sum(k), sum(length(v)) FROM big"
 	for _, c := range []struct{ what, sql string }{
 		{"INSERT", fmt.Sprintf("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c WHERE i<%d) "+
