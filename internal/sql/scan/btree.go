@@ -215,6 +215,7 @@ type record struct {
 	size  int    // of the whole payload
 
 	overflow []byte // what does not fit the leaf, gathered here
+	most     int    // bytes that may be
 	next     uint32 // page of it that comes next
 	pages    int
 	page     []byte
@@ -302,6 +303,9 @@ func (r *record) need(n int) error {
 	}
 	if n > r.size {
 		return errCorrupt
+	}
+	if n > r.most {
+		return errMemory // SQLite passes over what it does not need
 	}
 	if r.pages == 0 {
 		r.overflow = append(r.overflow[:0], r.data...)

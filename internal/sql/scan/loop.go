@@ -31,7 +31,7 @@ func newWorker(r *run) *worker {
 	w := &worker{r: r, regs: make([]Value, p.regs), leaf: make([]byte, r.pageSize), tree: make([]byte, r.pageSize)}
 	copy(w.regs, r.start)
 	w.rec = record{src: r.src, reserved: r.reserved, pageSize: r.pageSize, columns: p.Columns, types: make([]uint64, len(p.Columns)),
-		offs: make([]int, len(p.Columns)), page: make([]byte, r.pageSize)}
+		offs: make([]int, len(p.Columns)), page: make([]byte, r.pageSize), most: int(r.opt.Memory / 4 / int64(max(1, r.opt.Workers)))}
 	if p.group != nil {
 		w.local = map[string]int32{}
 	}
@@ -200,11 +200,18 @@ func (w *worker) exec(code []instr, res *result, parts []part, group int32) (int
 			if res.log[c.agg] != nil {
 				log = &res.log[c.agg]
 			}
-			if err := parts[c.agg].step(w.r.p.aggs[c.agg].kind, v, log, group); err != nil {
+			part := &parts[c.agg]
+			had := cap(part.best.Bytes)
+			if err := part.step(w.r.p.aggs[c.agg].kind, v, log, group); err != nil {
 				if err == errLog {
 					w.r.logged[c.agg].Store(true)
 				}
 				return 0, err
+			}
+			if more := cap(part.best.Bytes) - had; more > 0 {
+				if res.bytes += int64(more); res.bytes > w.r.opt.Memory/4 {
+					return 0, errMemory
+				}
 			}
 		case opCollSeq, opNoop, opIfNullRow: // a row of a scan is never the NULL row
 		case opFound, opNotFound:

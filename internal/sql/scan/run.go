@@ -15,7 +15,8 @@ type Options struct {
 	Params []Value
 	// Workers is how many goroutines read, at least 1.
 	Workers int
-	// Memory bounds groups and results, in bytes; 0: 64 MiB.
+	// Memory bounds groups, results and what is gathered of rows larger than a
+	// page, in bytes; 0: 64 MiB.
 	Memory int64
 	// Defaults of Program.Columns where Program.Default says so; nil: not known,
 	// then a row that needs one is ErrShort.
@@ -30,7 +31,7 @@ const defaultMemory = 64 << 20
 var (
 	// ErrStale means that the schema is not the one that the program was made for.
 	ErrStale  = fmt.Errorf("%w: schema changed", ErrUnsupported)
-	errMemory = fmt.Errorf("%w: too many groups for the memory of a statement", ErrUnsupported)
+	errMemory = fmt.Errorf("%w: too much for the memory of a statement", ErrUnsupported)
 )
 
 // strict lets panics through; for tests.
@@ -318,10 +319,15 @@ func (r *run) add(ctx context.Context, w *worker, p pending) error {
 		if res.log[agg] != nil {
 			continue
 		}
-		if ok, err := at(int32(i/n), agg).merge(r.p.aggs[agg].kind, &res.parts[i]); err != nil {
+		t := at(int32(i/n), agg)
+		had := cap(t.best.Bytes)
+		if ok, err := t.merge(r.p.aggs[agg].kind, &res.parts[i]); err != nil {
 			return err
 		} else if !ok {
 			return unsupported("integers after doubles") // mustLog has seen to it
+		}
+		if r.bytes += int64(cap(t.best.Bytes) - had); r.bytes > r.opt.Memory/2 {
+			return errMemory
 		}
 	}
 	for agg, log := range res.log {

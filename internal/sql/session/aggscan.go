@@ -99,7 +99,8 @@ func (p *Portal) scan(c *conn, cs *cstmt) (rows []valueRow, ok bool) {
 		cs.plan.asked = true
 		cs.plan.prog, _ = c.program(cs.sql)
 	}
-	if cs.plan.prog == nil {
+	// What may be executed was decided with the schema of cs; SQLite asks again.
+	if cs.plan.prog == nil || cs.plan.prog.Cookie != cs.cookie {
 		return nil, false
 	}
 	out, err := p.fold(c, cs, view)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -311,6 +312,42 @@ func TestAggregateScanServer(t *testing.T) {
 	c.exec("revoke select on t from reader")
 	r.fails("select sum(a) from t where a > 1", "42501")
 
+	// Also when the connection has learnt of the change by another statement, and
+	// asks only now what the executor can do with one that it has prepared before.
+	c.exec("grant select on t to reader; create table open(a int); grant select on open to reader")
+	ctx := context.Background()
+	prepared := func(sql string) func() error {
+		st, err := r.Prepare(ctx, sql, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() error {
+			po, err := st.Bind(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer po.Close()
+			_, _, err = po.Run(ctx, 0, func(sqlapi.Row) error { return nil })
+			if e := r.Sync(ctx, err != nil); e != nil {
+				t.Fatal(e)
+			}
+			return err
+		}
+	}
+	r.exec("set enable_aggscan = off")
+	sum, open := prepared("select sum(a), 1 from t where a > 1"), prepared("select a from open")
+	if err := errors.Join(sum(), open()); err != nil {
+		t.Fatal(err)
+	}
+	r.exec("set enable_aggscan = always")
+	c.exec("revoke select on t from reader")
+	if err := open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sum(); err == nil || codeOf(t, err) != "42501" {
+		t.Errorf("a prepared aggregate after REVOKE: %v, want 42501", err)
+	}
+
 	const q = "select sum(a) from t where a > 1"
 	if got := c.exec("explain " + q); !strings.Contains(got, "OWN EXECUTOR") {
 		t.Errorf("explain: %s", got)
@@ -328,6 +365,25 @@ func TestAggregateScanServer(t *testing.T) {
 	if n := e.b.scans.done.Load() - n; n != 1 && e.db.store.Pages() >= scanPages || n != 0 && e.db.store.Pages() < scanPages {
 		t.Errorf("done %d times with %d pages", n, e.db.store.Pages())
 	}
+}
+
+// TestAggregateScanMemory: what min and max of each group keep counts, and so does
+// what stands in a row before the columns that are wanted: beyond what a statement
+// may have, SQLite does it, which needs none of that.
+func TestAggregateScanMemory(t *testing.T) {
+	e, c := scanEnv(t, 1)
+	c.exec(`create table m(g int, big blob, v text, n int);
+		with recursive s(i) as (select 1 union all select i+1 from s where i<1000) insert into m select i, null, '', i from s union all select i, null, printf('%10000d', i), i from s;
+		create table l(big blob, n int); insert into l values(zeroblob(5000000), 7)`)
+	const groups, few, large = "select g, max(v) > '' from m group by g", "select max(v), sum(n) from m where g > 0", "select sum(n) from l where n > 0"
+	e.b.SetLimits(Limits{Memory: 128 << 20})
+	c.same(groups, true)
+	c.same(few, true)
+	c.same(large, true)
+	e.b.SetLimits(Limits{Memory: 16 << 20})
+	c.same(groups, false)
+	c.same(few, true)
+	c.same(large, false)
 }
 
 // BenchmarkAggregateScan: the statement of dw bench, with the executor and

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ncruces/go-sqlite3"
+
 	"datawatch/internal/base"
 )
 
@@ -153,8 +155,9 @@ func (b *Backend) common(c *conn, queue []waiter, landed <-chan struct{}) ([]wai
 	for i := 0; i < len(queue); i++ {
 		if j := queue[i].job; i == 0 || j.take() {
 			j.run(c)
-			if c.old || c.db.GetAutocommit() {
-				// Interrupted, out of memory, OR ROLLBACK: the whole transaction is gone.
+			if c.old || c.db.GetAutocommit() || !c.settled() {
+				// Interrupted, out of memory, OR ROLLBACK: the whole transaction is gone,
+				// or may not be committed so.
 				return queue, false
 			}
 		}
@@ -179,6 +182,14 @@ func (b *Backend) common(c *conn, queue []waiter, landed <-chan struct{}) ([]wai
 		return queue, false
 	}
 	return queue, true
+}
+
+// settled reports whether no foreign key is violated that is checked at the
+// commit. A job that leaves one fails by itself, and must not be mended by
+// another one of the common transaction, nor be the end of all of them.
+func (c *conn) settled() bool {
+	n, _, err := c.db.Status(sqlite3.DBSTATUS_DEFERRED_FKS, false)
+	return err == nil && n == 0
 }
 
 // oneByOne runs each job in a transaction of its own.

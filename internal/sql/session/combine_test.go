@@ -173,6 +173,40 @@ func TestCombinedInFlight(t *testing.T) {
 	a.is("select count(*) from t", "7")
 }
 
+// TestCombinedDeferred: a statement that violates a deferred foreign key fails at
+// its own commit, also where another one of the common transaction would mend it.
+func TestCombinedDeferred(t *testing.T) {
+	e := newEnv(t)
+	e.b.maxTime = time.Hour
+	a := e.client()
+	a.exec("create table p(id int primary key); create table d(p int references p(id) deferrable initially deferred)")
+	e.db.flight = make(chan struct{})
+	awaited := func() bool {
+		e.b.gate.mu.Lock()
+		defer e.b.gate.mu.Unlock()
+		return e.b.gate.awaited
+	}
+	var out []chan error
+	for _, sql := range []string{"insert into d values(2)", "insert into p values(2)"} {
+		c, ch := e.client(), make(chan error, 1)
+		out = append(out, ch)
+		p, err := e.b.parsed.parse(sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _, err := c.simpleQ(sql); ch <- err }()
+		until(t, "it has been run", func() bool { return p.took.Load() > 0 && (awaited() || len(ch) > 0) })
+	}
+	close(e.db.flight)
+	if err := <-out[0]; err == nil || codeOf(t, err) != "23503" {
+		t.Errorf("a row without its parent: %v, want 23503", err)
+	}
+	if err := <-out[1]; err != nil {
+		t.Error(err)
+	}
+	a.is("select (select count(*) from d) || ' ' || (select count(*) from p)", "0 1")
+}
+
 // TestQuick: only statements that take little time join the transaction of
 // others.
 func TestQuick(t *testing.T) {

@@ -77,6 +77,8 @@ func TestConcurrent(t *testing.T) {
 		{"uuid seen", "insert into u(v) values(1) ; select id from u", "update t set v = 3 where id = 2", "select clock_timestamp(), gen_random_uuid(), v from u", "", "select count(*) from u", "1"},
 		{"sequence", "insert into q(v) values(1); select id from q", "update t set v = 3 where id = 2", "", "", "select id from q", "100"},
 		{"sequence taken by both", "insert into q(v) values(1); select id from q where v = 1", "insert into q(v) values(2)", "", "", "select group_concat(v || '=' || id) from (select * from q order by id)", "1=100,2=101"},
+		{"distinct on", "select distinct on (v % 20) id, v from t order by v % 20, id; update t set v = 11 where id = 1", "update t set v = 21 where id = 3", "", "40001", "select v from t where id = 1", "10"},
+		{"distinct on, unchanged", "select distinct on (v % 20) id from t order by v % 20, id; update t set v = 11 where id = 1", "insert into t values(4, 40)", "", "", "select v from t where id = 1", "11"},
 		{"cursor", "declare x cursor for select v from t order by id; fetch 1 from x", "update t set v = 31 where id = 3", "update t set v = 1 where id = 1", "40001", "select v from t where id = 1", "10"},
 	} {
 		t.Run(x.name, func(t *testing.T) {

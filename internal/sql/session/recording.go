@@ -250,7 +250,7 @@ func (st *step) differs(c *conn) (string, error) {
 // query executes a query again, as far as its client has read it.
 func (st *step) query(c *conn, now *step) error {
 	p := st.p
-	cs, err := c.exact(p.st.p.SQL, len(p.st.cols))
+	cs, err := c.exact(p.st.p.SQL, len(p.st.cols)+p.st.p.Hidden)
 	if err != nil {
 		return err
 	}
