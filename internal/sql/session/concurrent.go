@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -218,6 +219,31 @@ func (p *Portal) recorded(c *conn) ([]valueRow, int64, error) {
 // errTrapped is the error of a function that cannot be repeated and that nobody
 // could see in the statement: it stands in a default or a trigger.
 var errTrapped = errors.New("not to be repeated")
+
+// trapped is called when a query has drawn more values than are remembered. As
+// long as nobody has seen a row of it, it is done with the lock instead.
+func (cur *cursor) trapped() (more bool, err error) {
+	s, st := cur.s, cur.step
+	r := s.tx.rec
+	cur.c.trapped = false
+	cur.close()
+	last := len(r.steps) - 1
+	if st.rows > 0 || r.steps[last] != st {
+		return false, &sqlapi.Error{Code: "53400", Message: fmt.Sprintf("a query of a concurrent transaction draws more than %d values of clock_timestamp, gen_random_uuid or nextval", maxDrawn),
+			Hint: "Use a transaction that is not concurrent."}
+	}
+	r.steps = r.steps[:last]
+	if _, err := s.upgrade(false); err != nil {
+		return false, err
+	}
+	again, err := st.p.open()
+	if err != nil {
+		return false, err
+	}
+	*cur = *again
+	s.track(cur)
+	return cur.next()
+}
 
 // upgrade makes a concurrent transaction an ordinary one: it takes the write
 // lock and does again on the newest state what it has done so far.

@@ -79,6 +79,8 @@ func TestConcurrent(t *testing.T) {
 		{"sequence taken by both", "insert into q(v) values(1); select id from q where v = 1", "insert into q(v) values(2)", "", "", "select group_concat(v || '=' || id) from (select * from q order by id)", "1=100,2=101"},
 		{"distinct on", "select distinct on (v % 20) id, v from t order by v % 20, id; update t set v = 11 where id = 1", "update t set v = 21 where id = 3", "", "40001", "select v from t where id = 1", "10"},
 		{"distinct on, unchanged", "select distinct on (v % 20) id from t order by v % 20, id; update t set v = 11 where id = 1", "insert into t values(4, 40)", "", "", "select v from t where id = 1", "11"},
+		{"many values drawn", "select id from t where id = 2", "", "select count(gen_random_uuid()) from t, generate_series(1, 5000); update t set v = 1 where id = 1", "", "select v from t where id = 1", "1"},
+		{"many values drawn, seen", "select id from t where id = 2; savepoint s", "update t set v = 31 where id = 3", "select gen_random_uuid() from t, generate_series(1, 5000)!; rollback to s; update t set v = 1 where id = 1", "", "select v from t where id = 1", "1"},
 		{"cursor", "declare x cursor for select v from t order by id; fetch 1 from x", "update t set v = 31 where id = 3", "update t set v = 1 where id = 1", "40001", "select v from t where id = 1", "10"},
 	} {
 		t.Run(x.name, func(t *testing.T) {

@@ -1,6 +1,10 @@
 package session
 
-import "datawatch/internal/sql/sqlapi"
+import (
+	"time"
+
+	"datawatch/internal/sql/sqlapi"
+)
 
 // cursor is a half-read result: on a connection it holds, or in memory.
 type cursor struct {
@@ -37,7 +41,17 @@ func (cur *cursor) row() (sqlapi.Row, error) {
 
 func (cur *cursor) next() (bool, error) {
 	cur.c.db.SetInterrupt(cur.s.ctx)
+	var start time.Time
+	if cur.step != nil {
+		start = time.Now()
+	}
 	more, err := cur.c.step(cur.cs)
+	if cur.step != nil {
+		cur.step.r.took += time.Since(start)
+	}
+	if err != nil && cur.step != nil && cur.c.trapped {
+		return cur.trapped()
+	}
 	if err != nil {
 		if cur.c.file != nil {
 			err = cur.s.storeError(cur.c, err)

@@ -22,7 +22,7 @@ type recording struct {
 	writes bool
 	bytes  int           // of parameters and texts
 	pages  int           // written beside the connection's cache
-	took   time.Duration // of its writing statements
+	took   time.Duration // of its statements, without the client's time
 	hash   maphash.Hash
 }
 
