@@ -118,15 +118,23 @@ func (st *Statement) chosen(t []token, list []span, e span) span {
 	}
 	x := t[e.lo]
 	for n, it := range list {
-		named := it.hi-it.lo > 2 && t[it.hi-2].is("AS") && t[it.hi-1].isName() && x.isName() && strings.EqualFold(t[it.hi-1].val, x.val)
+		before := -1 // where the alias begins
+		if n := it.hi - it.lo; n > 2 && t[it.hi-2].is("AS") {
+			before = it.hi - 2
+		} else if n > 1 && t[it.hi-1].isName() && (t[it.hi-2].is(")") || t[it.hi-2].kind == tNumber || t[it.hi-2].isName() && !t[it.hi-2].is("NOT") && (n == 2 || t[it.hi-3].is("."))) {
+			before = it.hi - 1
+		}
+		named := before > 0 && t[it.hi-1].isName() && x.isName() && strings.EqualFold(t[it.hi-1].val, x.val)
+		if t[it.hi-1].is("*") && x.kind == tNumber {
+			// Not known which column that is: a number says nothing to a window.
+			st.refused = "SELECT DISTINCT ON with the number of a column that is, or is behind, *"
+			return e
+		}
 		if named || x.kind == tNumber && x.val == fmt.Sprint(n+1) {
-			if it.hi-it.lo > 2 && t[it.hi-2].is("AS") {
-				it.hi -= 2
+			if before > 0 {
+				it.hi = before
 			}
 			return it
-		}
-		if t[it.hi-1].is("*") && x.kind == tNumber {
-			return e // not known which column that is
 		}
 	}
 	return e

@@ -252,10 +252,17 @@ func (st *Statement) deleteUsing(t []token, using int) {
 		}
 	}
 	name := st.Text[t[using-1].start:t[using-1].end]
+	first := from + 1
+	if first+2 < using && t[first+1].is(".") && inSchema(t[first].val) {
+		first += 2 // as everywhere else it is left out
+	}
 	if using-from > 2 && !t[using-2].in(".", "AS") && !t[using-2].isName() {
 		return // a syntax error
 	}
-	table := st.Text[t[from+1].start:t[using-1].end]
+	table := st.Text[t[first].start:t[using-1].end]
+	if using-2 >= first && t[using-2].isName() && !t[using-2].is("AS") { // which SQLite wants here
+		st.edits = append(st.edits, edit{t[using-1].start, t[using-1].start, "AS "})
+	}
 	st.edits = append(st.edits, edit{t[using].start, t[using].end, "WHERE " + name + "._rowid_ IN (SELECT " + name + "._rowid_ FROM " + table + ","},
 		edit{t[end-1].end, t[end-1].end, ")"})
 }
