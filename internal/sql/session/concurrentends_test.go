@@ -331,6 +331,30 @@ func TestConcurrentNeverCommits(t *testing.T) {
 	a.is("select count(*) from t", "0")
 }
 
+// TestConcurrentChain: COMMIT AND CHAIN begins another concurrent transaction, also
+// where this one had to take the lock.
+func TestConcurrentChain(t *testing.T) {
+	e := newEnv(t)
+	a := e.client()
+	a.exec("create table t(id int primary key)")
+	a.exec("begin concurrent; select * from t; insert into t values(1) returning id")
+	if a.kind() != "locked" {
+		t.Errorf("%q", a.kind())
+	}
+	for _, end := range []string{"commit and chain", "rollback and chain"} {
+		a.exec(end)
+		a.exec("select * from t")
+		if a.kind() != "private" {
+			t.Errorf("after %s: %q", end, a.kind())
+		}
+	}
+	a.exec("rollback; begin isolation level serializable; commit and chain; select * from t")
+	if a.kind() != "locked" {
+		t.Errorf("a chain of others: %q", a.kind())
+	}
+	a.exec("rollback")
+}
+
 // TestConcurrentRights: what is done again is done with the rights of the
 // session.
 func TestConcurrentRights(t *testing.T) {

@@ -25,6 +25,7 @@ type txn struct {
 	readOnly bool
 	ran      bool // a query has run: the isolation level is fixed
 
+	begun      bool       // as a concurrent one, which the next one of AND CHAIN is too
 	concurrent bool       // it is to do without the write lock until its commit
 	rec        *recording // and does: what it has done so far; c is a private connection
 
@@ -55,10 +56,10 @@ func (s *Session) begin(m dialect.Modes, implicit bool) {
 
 func (s *Session) setModes(m dialect.Modes) {
 	if m.Isolation != "" {
-		s.tx.iso, s.tx.concurrent = m.Isolation, false
+		s.tx.iso, s.tx.concurrent, s.tx.begun = m.Isolation, false, false
 	}
 	if m.Concurrent {
-		s.tx.iso, s.tx.concurrent = serializable, true
+		s.tx.iso, s.tx.concurrent, s.tx.begun = serializable, true, true
 	}
 	if m.ReadOnly != nil {
 		s.tx.readOnly = *m.ReadOnly

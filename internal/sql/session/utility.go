@@ -234,7 +234,7 @@ func (s *Session) commitStmt(st *parsed) (string, error) {
 // chain is how the next transaction of AND CHAIN begins.
 func (s *Session) chain(st *parsed) dialect.Modes {
 	ro := s.tx.readOnly
-	return dialect.Modes{Isolation: s.tx.iso, ReadOnly: &ro, Concurrent: s.tx.concurrent}
+	return dialect.Modes{Isolation: s.tx.iso, ReadOnly: &ro, Concurrent: s.tx.begun}
 }
 
 func (s *Session) inBlock() bool { return s.tx.active && !s.tx.implicit }
