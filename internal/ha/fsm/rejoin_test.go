@@ -306,3 +306,39 @@ func TestRejoinTwoPrimaries(t *testing.T) {
 		}
 	}
 }
+
+// why is what it says it waits for.
+func (h *hand) why(want string) {
+	h.t.Helper()
+	if w := strings.Join(h.st.Report(0, h.now).Why, "\n"); !strings.Contains(w, want) {
+		h.t.Fatalf("it says %q, want %q", w, want)
+	}
+}
+
+// TestRejoinLink: it is not told to rejoin one that it cannot fetch pages from.
+func TestRejoinLink(t *testing.T) {
+	h := newHand(t, true, false)
+	h.a.Links = []proto.MALLink{{Inst: "B"}}
+	h.live(10 * time.Second)
+	h.want("")
+	h.why("it rejoins B when the MAL link to it is up")
+	h.a.Links = []proto.MALLink{{Inst: "B", Connected: true}}
+	h.live(time.Second)
+	h.want("rejoin B")
+}
+
+// TestRejoinMarkedAhead: the database was opened after the primary that it was
+// split from, so it is not the one that gives redo up, leave or not (G5); it
+// does so when that primary has gone on.
+func TestRejoinMarkedAhead(t *testing.T) {
+	h := newHand(t, true, true)
+	newer := h.b.Lineage
+	h.a.Lineage = base.Lineage{newer[0], opened(2, "A2", 10)}
+	h.b.Lineage, h.b.File, h.b.Apply = newer[:1], at(10), at(10)
+	h.live(10 * time.Second)
+	h.want("")
+	h.why("B is no longer ahead of it: remote open records are contained")
+	h.b.Lineage, h.b.File, h.b.Apply = newer, at(30), at(30)
+	h.live(time.Second)
+	h.want("rejoin B")
+}

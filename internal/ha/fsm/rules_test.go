@@ -192,6 +192,8 @@ func (c *scene) set(k, v string) bool {
 		s.Cfg.Remotes, s.remotes = nil, nil
 	case "force":
 		s.Cfg.FailoverForce = n == 1
+	case "rejoin":
+		s.Cfg.Rejoin = n == 1
 	case "restart":
 		s.Cfg.AutoRestart = n == 1
 	case "reconnect":
