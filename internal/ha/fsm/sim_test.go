@@ -156,13 +156,17 @@ func TestWalksThatFailedOnce(t *testing.T) {
 		databases        int
 		seed             uint64
 		faults           []int
+		timely           bool
 	}{
-		"the successor dies before it opens": {false, false, 2, 2, []int{1987, 144}},
+		"the successor dies before it opens": {false, false, 2, 2, []int{1987, 144}, false},
+		"a late commit, then one in time":    {false, false, 2, 7, []int{16384, 3, 8199, 13317, 0, 1040, 270, 7045}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := auto()
 			cfg.Reconnect, cfg.FailoverForce = c.reconnect, c.force
-			walk(t, cfg, c.seed, c.databases, c.faults)
+			w := newWorld(t, c.seed, c.databases, cfg)
+			w.timely = c.timely
+			w.walk(c.faults)
 		})
 	}
 }

@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -463,7 +464,9 @@ func (w *world) clients() {
 			if !half {
 				w.acked = append(w.acked, w.next)
 			}
-			got = append(got, n)
+			if !slices.Contains(got, n) { // one that was late may go on
+				got = append(got, n)
+			}
 		}
 	}
 	if len(got) > 1 && (w.cfg.Auto || w.forge) {

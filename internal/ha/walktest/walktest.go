@@ -18,9 +18,7 @@ var seeds = []string{"1", "2", "3"}
 // Run checks f over all of them, so many walks of each.
 func Run(t *testing.T, walks int, f func(*rapid.T)) {
 	t.Helper()
-	given := os.Getenv("DW_WALKS") == "random"
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.seed" || f.Name == "rapid.failfile" })
-	if given {
+	if os.Getenv("DW_WALKS") == "random" || given("rapid.seed") || given("rapid.failfile") {
 		rapid.Check(t, f)
 		return
 	}
@@ -39,4 +37,11 @@ func Run(t *testing.T, walks int, f func(*rapid.T)) {
 		set("rapid.seed", seed)
 		t.Run("seed "+seed, func(t *testing.T) { rapid.Check(t, f) })
 	}
+}
+
+// given tells whether a flag was set on the command line: by its value, for Run
+// sets flags too, and puts them back.
+func given(name string) bool {
+	f := flag.Lookup(name)
+	return f.Value.String() != f.DefValue
 }
