@@ -99,7 +99,6 @@ type walker struct {
 	bufs     [][]byte
 	root     uint32
 	done     bool
-	seen     int
 }
 
 type step struct {

@@ -159,7 +159,6 @@ type aggregate struct {
 type set struct {
 	code []instr // of which each leaves a value in reg
 	aff  string
-	regs []int32
 }
 
 // Program is a statement that this package can execute. It does not change and

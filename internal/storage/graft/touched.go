@@ -76,15 +76,6 @@ func (t *Touched) mark(p uint32) {
 	s[p%chunkPages/64] |= 1 << (p % 64)
 }
 
-// has reports whether the redo touched page p, or cut it off.
-func (t *Touched) has(p uint32) bool {
-	if t.low != 0 && p >= t.low {
-		return true
-	}
-	s := t.sets[p/chunkPages]
-	return s != nil && s[p%chunkPages/64]&(1<<(p%64)) != 0
-}
-
 // Pages are those that a database of npages pages must give to one that had this
 // redo, in order: the pages touched, and all that it may have cut off.
 func (t *Touched) Pages(npages uint32) iter.Seq[uint32] {
