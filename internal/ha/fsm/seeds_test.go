@@ -100,6 +100,16 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestFailedSeeds: seeds that have found something once.
+func TestFailedSeeds(t *testing.T) {
+	for seed, what := range map[uint64]string{
+		2928: "a late acknowledgement and a new one by the same database",
+		2994: "a watcher stopped in a takeover that came to nothing did not let its standby be recovered any more",
+	} {
+		t.Run(what, func(t *testing.T) { life(t, seed) })
+	}
+}
+
 // deeds are what shows that lives are lived.
 type deed uint8
 

@@ -43,7 +43,7 @@ func (x *m) noteTime() {
 	why := "this watcher stood still for " + gap.Truncate(time.Millisecond).String()
 	x.log("stood still", "for", gap.String())
 	if x.p != nil && (x.p.kind == procTakeover || x.p.kind == procToPrimary) {
-		x.unsure = true // its last order may still be carried out
+		x.unsure = x.ordered() // its last order may still be carried out
 	}
 	had := x.p != nil
 	x.endProc(why)
