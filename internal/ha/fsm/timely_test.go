@@ -144,12 +144,11 @@ func (w *world) goOn(name string) {
 	d.hung, d.lease.stall = false, false
 }
 
-// reigns is the running primary of the newest reign, suspended or not.
+// reigns is the primary of the newest reign, whether it runs at this moment or not.
 func (w *world) reigns() *mdb {
 	var p *mdb
 	for _, n := range w.names {
-		if d := w.dbs[n]; d.up && d.mode == base.ModePrimary && (d.status == base.StatusOpen || d.status == base.StatusSuspend) &&
-			(p == nil || p.lin.Last().ID < d.lin.Last().ID) {
+		if d := w.dbs[n]; d.mode == base.ModePrimary && (p == nil || p.lin.Last().ID < d.lin.Last().ID) {
 			p = d
 		}
 	}
