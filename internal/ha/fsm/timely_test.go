@@ -173,7 +173,7 @@ func (w *world) wasSplit(x *mwatch, desc string) {
 		if i < len(p.log) && same(e, p.log[i]) {
 			continue
 		}
-		if acked[e.id] && w.cfg.Auto { // in MANUAL mode a person decides to do without what a primary did alone
+		if acked[e.id] && !w.personDecided() {
 			w.bad("%s was marked split with acknowledged commit %d: %s", x.name, e.id, desc)
 		}
 	}
