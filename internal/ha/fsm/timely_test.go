@@ -160,7 +160,7 @@ func (w *world) reigns() *mdb {
 // was acknowledged (manual 2.2.15).
 func (w *world) wasSplit(x *mwatch, desc string) {
 	d, p := w.dbs[x.name], w.reigns()
-	if !w.timely || p == nil {
+	if !w.timely && !w.personDecided() || p == nil {
 		w.bad("%s was marked split: %s", x.name, desc)
 		return
 	}
@@ -182,7 +182,7 @@ func (w *world) wasSplit(x *mwatch, desc string) {
 // byHand is what a person does about a group with timely archives that has not
 // become healthy for a while.
 func (w *world) byHand(waited time.Duration) {
-	if !w.timely {
+	if !w.timely && !w.personDecided() {
 		return
 	}
 	w.rebuild()
