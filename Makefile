@@ -4,7 +4,7 @@
 # make check   format, vet, staticcheck, layers, generated files current
 # make cover   fails unless the tests of the packages that decide reach every statement of them (part of make check)
 # make mutants the rules of those packages broken one at a time: the tests must notice (part of make test)
-# make test    every test, under ten minutes on two cores
+# make test    every test, about twelve minutes on two cores
 # make bench   throughput against PostgreSQL on this machine
 # make sim     lives in virtual time, of the watchers' and monitors' decisions, SEEDS of them, and of whole clusters, CLUSTERS; goes on where it stopped
 # make chaos   kills, cuts and stops for as long as it takes, then fuzz and sim
