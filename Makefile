@@ -109,8 +109,8 @@ chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
 	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
-	$(MAKE) mutants
 	$(MAKE) sim SEEDS=20000 CLUSTERS=20000
+	$(MAKE) mutants
 
 # Transactions of ten million rows, values of 100 MB, on servers with
 # MEMORY_LIMIT = 512; prints the memory used and how long readers waited. It takes
