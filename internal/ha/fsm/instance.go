@@ -71,7 +71,7 @@ func (x *m) lose(why string) {
 	x.In.OK, x.unwatched = false, true
 	x.In.AtLoss = x.W
 	if x.W == Takeover || x.W == Switchover || x.W == OpenForce || x.p != nil && (x.p.kind == procOpen || x.p.kind == procToPrimary) {
-		x.unsure = true
+		x.unsure, x.unsureOf = true, 0
 	}
 	// What others hear from now on is "failed": whatever they conclude, this
 	// incarnation must not take over on the claim it had (package comment).

@@ -244,8 +244,11 @@ type State struct {
 	pend    map[uint64]pend
 	nextReq uint64
 	claim   claim
-	unsure  bool // the instance was lost while it may have become primary
-	term    uint64
+	unsure  bool // the instance was lost, or this watcher stood still, while it may have become primary
+	// unsureOf is the order whose answer ends that; 0: only a new incarnation, or
+	// an opening as standby, does.
+	unsureOf uint64
+	term     uint64
 
 	confirmSince time.Time
 	confirmReq   uint64

@@ -138,16 +138,6 @@ func (x *m) order(c proto.InstanceCommand, p pend) uint64 {
 	return x.nextReq
 }
 
-// ordered reports whether the instance has orders that it has not answered.
-func (x *m) ordered() bool {
-	for _, p := range x.State.pend {
-		if p.remote == "" && p.kind != pendConfirm {
-			return true
-		}
-	}
-	return false
-}
-
 func modeAttr(c proto.InstanceCommand) string {
 	if c.Cmd == proto.CmdSetMode {
 		return c.Mode.String()
@@ -384,8 +374,8 @@ func (x *m) instReply(e InstReply) {
 	if e.Err == "" && e.Reply.Status.Incarnation != "" {
 		x.instStatus(e.Reply.Status)
 	}
-	if x.unsure && e.Err == "" && x.p == nil && x.In.Status.Mode == base.ModeStandby && !x.ordered() {
-		x.unsure = false // it has carried out, or refused, all that it was ordered, and is a standby
+	if e.Req == x.unsureOf && e.Err == "" {
+		x.unsure, x.unsureOf = false, 0 // carried out or refused: the status says what became of it
 	}
 	err := e.Err
 	if err == "" && e.Reply.Code != 0 {

@@ -42,8 +42,8 @@ func (x *m) noteTime() {
 	x.awake, x.unwatched = x.now, true
 	why := "this watcher stood still for " + gap.Truncate(time.Millisecond).String()
 	x.log("stood still", "for", gap.String())
-	if x.p != nil && (x.p.kind == procTakeover || x.p.kind == procToPrimary) {
-		x.unsure = x.ordered() // its last order may still be carried out
+	if x.p != nil && (x.p.kind == procTakeover || x.p.kind == procToPrimary) && x.p.wait != 0 && !x.unsure {
+		x.unsure, x.unsureOf = true, x.p.wait // its last order may still be carried out
 	}
 	had := x.p != nil
 	x.endProc(why)
