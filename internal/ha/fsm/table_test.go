@@ -195,3 +195,16 @@ func hasAnswer(acts []Action) bool {
 	}
 	return false
 }
+
+// TestGroupParas: what a monitor lets through, a watcher takes, and the other way
+// round.
+func TestGroupParas(t *testing.T) {
+	for _, n := range proto.GroupParas {
+		if _, ok := paras[n]; !ok {
+			t.Errorf("%s cannot be set at a watcher", n)
+		}
+	}
+	if len(paras) != len(proto.GroupParas) {
+		t.Errorf("watchers take %d parameters, monitors offer %d", len(paras), len(proto.GroupParas))
+	}
+}

@@ -402,21 +402,17 @@ func (m *Monitor) Attach(ctx context.Context, groupName, db string) error {
 	return m.onPrimaries(groupName, db, func(g *group, prim cond.Peer, sb string) error { return m.recoverTime(ctx, g, prim, sb, 3) })
 }
 
-// groupParas are the parameters `set group` changes (manual 4.4 #34).
-var groupParas = []string{"DW_ERROR_TIME", "INST_RECOVER_TIME", "INST_ERROR_TIME", "INST_AUTO_RESTART",
-	"INST_SERVICE_IP_CHECK", "RLOG_SEND_THRESHOLD", "RLOG_APPLY_THRESHOLD"}
-
 // SetGroupPara changes a watcher parameter in memory and in dmwatcher.ini
 // (manual 4.4 #34). Watchers that have failed are skipped.
 func (m *Monitor) SetGroupPara(ctx context.Context, groupName, name, value string) error {
 	known := ""
-	for _, p := range groupParas {
+	for _, p := range proto.GroupParas {
 		if equalFold(p, name) {
 			known = p
 		}
 	}
 	if known == "" {
-		return base.Errorf(CodeArgument, "%q is none of the parameters that can be set: %v", name, groupParas)
+		return base.Errorf(CodeArgument, "%q is none of the parameters that can be set: %v", name, proto.GroupParas)
 	}
 	done, err := m.begin("set group "+known, true)
 	if err != nil {

@@ -217,3 +217,8 @@ type ConfirmReply struct {
 	Term    uint64 `json:"term"`
 	Why     string `json:"why"`
 }
+
+// GroupParas are the parameters that DWCmdSetPara changes (manual 4.4 #34, and
+// DW_REJOIN, which is ours).
+var GroupParas = []string{"DW_ERROR_TIME", "INST_RECOVER_TIME", "INST_ERROR_TIME", "INST_AUTO_RESTART",
+	"INST_SERVICE_IP_CHECK", "RLOG_SEND_THRESHOLD", "RLOG_APPLY_THRESHOLD", "DW_REJOIN"}
