@@ -20,7 +20,6 @@ import (
 // and wakes up beside its successor. Nothing of it is lost from the file that it
 // leaves, both databases are the same, and switchovers go on (docs/decisions/0008).
 func TestRejoinByPages(t *testing.T) {
-	unproven(t, "it waited in vain for the primary to go on alone")
 	if testing.Short() {
 		t.Skip("starts real processes")
 	}
@@ -154,8 +153,10 @@ func surplus(t *testing.T, sys *dw.System, d dw.Database, n int) {
 		t.Fatal("no file with the redo that was given up")
 	}
 	var out bytes.Buffer
-	if err := dump.Main(append([]string{"redo", "-v"}, files...), &out); err != nil {
-		t.Fatalf("%v\n%.2000s", err, out.String())
+	for _, f := range files { // each is of another rejoin: together they have gaps
+		if err := dump.Main([]string{"redo", "-v", f}, &out); err != nil {
+			t.Fatalf("%s: %v\n%.2000s", f, err, out.String())
+		}
 	}
 	if got := strings.Count(out.String(), "commit"); got < n {
 		t.Errorf("%d transactions in %v, want %d:\n%.3000s", got, files, n, out.String())
