@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -272,7 +273,7 @@ func (h *host) Identity(pid int) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if i := h.procs[pid]; i == nil || i.dead.Load() {
-		return "", errors.New("no such process")
+		return "", fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
 	}
 	return fmt.Sprint(pid), nil
 }

@@ -1,9 +1,12 @@
 package watcher
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"sort"
 	"strings"
+	"syscall"
 
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
@@ -102,6 +105,12 @@ func (g *Guard) noteProcess(pid int) {
 		return
 	}
 	id, err := g.deps.Procs.Identity(pid)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		// It has ended since it spoke. No process is the one without identity, so
+		// watchProcess reports the end.
+		g.watchPID, g.watchID, g.gonePID = pid, "", 0
+		return
+	}
 	if err != nil {
 		g.deps.Log.Warn("instance process cannot be watched", "pid", pid, "error", err)
 		return

@@ -54,8 +54,10 @@ type Process struct {
 // Processes is the process table, injected for tests.
 type Processes interface {
 	Start(StartCommand) (Process, error)
-	// Identity tells processes with equal ids apart.
+	// Identity tells processes with equal ids apart; it is never empty. The error
+	// of a process that does not exist is fs.ErrNotExist or ESRCH.
 	Identity(pid int) (string, error)
+	// Alive is false for an empty identity.
 	Alive(pid int, identity string) bool
 	Kill(pid int, identity string) error
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -237,7 +238,14 @@ func (p *procs) Start(StartCommand) (Process, error) {
 	}
 	return Process{PID: f(), Done: make(chan struct{})}, nil
 }
-func (p *procs) Identity(pid int) (string, error) { return fmt.Sprint(pid), nil }
+func (p *procs) Identity(pid int) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.alive[pid] {
+		return "", fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
+	}
+	return fmt.Sprint(pid), nil
+}
 func (p *procs) Alive(pid int, _ string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -338,6 +346,24 @@ func TestGroupOpensAndRestarts(t *testing.T) {
 		gb.stop(t)
 		a2.Load().stop()
 		b.stop()
+	})
+}
+
+// TestDeadBeforeItWasLookedAt: an instance whose process ends between its first
+// words and the look at the process table is gone, and is started again.
+func TestDeadBeforeItWasLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{all: map[string]*listener{}}
+		ps := &procs{alive: map[int]bool{}} // 11 has ended; what it said is on its way
+		a := startInst(t, n, "A", 11, base.ModeStandby)
+		var a2 atomic.Pointer[fakeInst]
+		ps.onStart = func() int { ps.set(21, true); a2.Store(startInst(t, n, "A", 21, base.ModeStandby)); return 21 }
+		g := startGuard(t, n, ps, "A", nil)
+		until(t, "heard", func() bool { return g.snap(t).Status.Inst.PID == 11 })
+		a.stop()
+		until(t, "started again", func() bool { s := g.snap(t).Status; return s.InstOK && s.Inst.PID == 21 })
+		g.stop(t)
+		a2.Load().stop()
 	})
 }
 
