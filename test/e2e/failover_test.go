@@ -102,6 +102,7 @@ type load struct {
 	sys *dw.System
 
 	writers, readers int
+	direct           bool          // and a writer for each database that knows no other
 	patience         time.Duration // of a client that waits for an answer
 	think            time.Duration // of a writer between two inserts
 
@@ -123,7 +124,27 @@ func (l *load) start(ctx context.Context) {
 	ctx, l.cancel = context.WithCancel(ctx)
 	for c := range l.writers {
 		l.wg.Add(1)
-		go func() { defer l.wg.Done(); l.write(ctx, c) }()
+		go func() {
+			defer l.wg.Done()
+			l.write(ctx, c, func() (*pgconn.PgConn, int, error) {
+				ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+				defer cancel()
+				return connectPrimary(ctx, l.sys)
+			})
+		}()
+	}
+	for i, d := range l.sys.DBs {
+		if l.direct {
+			l.wg.Go(func() {
+				l.write(ctx, directClient+i, func() (*pgconn.PgConn, int, error) {
+					pause(ctx, 50*time.Millisecond) // it does not take writes most of the time
+					ctx, cancel := context.WithTimeout(ctx, time.Second)
+					defer cancel()
+					conn, err := l.sys.Connect(ctx, d.Port)
+					return conn, i, err
+				})
+			})
+		}
 	}
 	for r := range l.readers {
 		l.wg.Add(1)
@@ -149,14 +170,15 @@ func (l *load) stop() {
 	l.wg.Wait()
 }
 
-// write inserts (client, seq) one by one through a client that reconnects to
-// whichever database takes writes. After an uncertain commit it goes on with
-// the next number, so an unacknowledged row may or may not exist.
-func (l *load) write(ctx context.Context, client int) {
+// directClient is the first number of the writers that know one database only.
+const directClient = 1000
+
+// write inserts (client, seq) one by one through a client that connects again
+// when something fails. After an uncertain commit it goes on with the next
+// number, so an unacknowledged row may or may not exist.
+func (l *load) write(ctx context.Context, client int, dial func() (*pgconn.PgConn, int, error)) {
 	for seq := 1; ctx.Err() == nil; {
-		cctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		conn, db, err := connectPrimary(cctx, l.sys)
-		cancel()
+		conn, db, err := dial()
 		if err != nil {
 			pause(ctx, 20*time.Millisecond)
 			continue
@@ -240,19 +262,26 @@ func pause(ctx context.Context, d time.Duration) {
 
 // waitAckAfter waits for a commit that was both sent and acknowledged after t0.
 func (l *load) waitAckAfter(ctx context.Context, t0 time.Time, patience time.Duration) (time.Time, bool) {
+	return l.waitAckOf(ctx, t0, patience, func(int) bool { return true })
+}
+
+// waitAckOf is waitAckAfter for the clients that count.
+func (l *load) waitAckOf(ctx context.Context, t0 time.Time, patience time.Duration, counts func(client int) bool) (time.Time, bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for ctx.Err() == nil {
 		if l.last.Load() > t0.UnixNano() {
 			l.mu.Lock()
 			best := time.Time{}
-			for _, a := range l.acked {
-				if a.sent.After(t0) && (best.IsZero() || a.at.Before(best)) {
+			for k, a := range l.acked {
+				if counts(k.client) && a.sent.After(t0) && (best.IsZero() || a.at.Before(best)) {
 					best = a.at
 				}
 			}
 			l.mu.Unlock()
-			return best, !best.IsZero()
+			if !best.IsZero() {
+				return best, true
+			}
 		}
 		pause(ctx, 5*time.Millisecond)
 	}

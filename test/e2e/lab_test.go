@@ -165,6 +165,7 @@ type lab struct {
 type labOptions struct {
 	dw.Options
 	DM, Watcher, MAL [][2]string // keys of dm.ini, of the group in dmwatcher.ini, of dmmal.ini
+	Direct           bool        // the load has a writer for each database too
 }
 
 // prepareLab makes the namespaces fit to live in, once.

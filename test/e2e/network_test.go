@@ -169,6 +169,7 @@ func labUnderLoad(t *testing.T, o labOptions) (*lab, *load) {
 	l := newLab(t, o)
 	mustExec(t, l.sys, loadTable)
 	ld := newLoad(l.sys, 6, 2)
+	ld.direct = o.Direct
 	ld.patience, ld.think = 4*time.Second, 20*time.Millisecond
 	ld.start(t.Context())
 	t.Cleanup(ld.stop)
