@@ -352,66 +352,6 @@ func (s *System) taker(prim Database) string {
 	}
 }
 
-// Down stops everything in the manual's order (6.4): confirm monitor, then the
-// group through its watchers (primary first), then the watchers. What does not
-// obey is asked with SIGTERM and, last, killed.
-func (s *System) Down(ctx context.Context, wipe bool, out io.Writer) error {
-	var errs []error
-	end := func(k kind) {
-		for _, p := range s.processes() {
-			if p.kind != k || s.pid(p) == 0 {
-				continue
-			}
-			c, cancel := context.WithTimeout(ctx, 30*time.Second)
-			err := s.stop(c, p)
-			cancel()
-			if err != nil {
-				if _, kerr := s.kill(p); kerr == nil {
-					fmt.Fprintf(out, "%s did not end and was killed\n", p.name)
-					err = nil
-				}
-			}
-			errs = append(errs, err)
-		}
-	}
-	end(kindMonitor)
-	if s.anyRunning(kindServer) && s.anyRunning(kindWatcher) {
-		c, cancel := context.WithTimeout(ctx, 40*time.Second)
-		if err := s.stopGroup(c); err != nil {
-			fmt.Fprintf(out, "stop group: %v; going on with signals\n", err)
-		}
-		cancel()
-	}
-	end(kindWatcher)
-	end(kindServer)
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	fmt.Fprintln(out, "everything is stopped")
-	if !wipe {
-		return nil
-	}
-	for _, p := range s.processes() {
-		if pid := s.pid(p); pid != 0 {
-			return fmt.Errorf("%s (pid %d) was started again meanwhile; %s is not removed", p.name, pid, s.Dir)
-		}
-	}
-	if err := os.RemoveAll(s.Dir); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%s is removed\n", s.Dir)
-	return nil
-}
-
-func (s *System) anyRunning(k kind) bool {
-	for _, p := range s.processes() {
-		if p.kind == k && s.pid(p) != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // Start starts the named process if it does not run, as whoever guards the
 // programs of a machine would.
 func (s *System) Start(name string) error {

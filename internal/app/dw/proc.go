@@ -1,6 +1,7 @@
 package dw
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,16 +92,56 @@ func (s *System) pidIn(p process, path string) int {
 	if err != nil || pid <= 1 {
 		return 0
 	}
-	cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || len(cmd) == 0 {
-		return 0 // gone, or a zombie
-	}
-	args := strings.Split(strings.TrimRight(string(cmd), "\x00"), "\x00")
-	want := s.argv(p)
-	if len(args) < 2 || filepath.Base(args[0]) != filepath.Base(want[0]) || args[1] != want[1] {
+	if !s.runs(p, pid) {
 		return 0
 	}
 	return pid
+}
+
+// runs tells whether the process with that number, which was p, still is.
+func (s *System) runs(p process, pid int) bool {
+	args := cmdline(pid)
+	return s.is(p, args) || args == nil && ending(pid)
+}
+
+// cmdline is the command line of a process, nil when it has none: it is gone, or
+// has begun to end.
+func cmdline(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
+}
+
+// is tells whether a process with that command line is p.
+func (s *System) is(p process, args []string) bool {
+	want := s.argv(p)
+	return len(args) >= 2 && filepath.Base(args[0]) == filepath.Base(want[0]) && args[1] == want[1]
+}
+
+// ending tells whether a process has begun to end and still holds what it had
+// open: its memory goes first, and its command line with that, then its files.
+func ending(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && stillEnding(stat, len(threads))
+}
+
+// stillEnding judges by the line that Linux shows of a process: PID (NAME) STATE
+// PPID PGRP SESSION TTY TPGID FLAGS. A name may hold anything.
+func stillEnding(stat []byte, threads int) bool {
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) < 7 {
+		return false
+	}
+	const exiting = 0x4 // PF_EXITING; threads of the kernel have no command line either
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	dead := f[0] == "Z" || f[0] == "X"
+	return err == nil && flags&exiting != 0 && (!dead || threads > 1)
 }
 
 // start starts a process of its own session with its output in the log
@@ -148,6 +189,10 @@ func (s *System) stop(ctx context.Context, p process) error {
 	if pid == 0 {
 		return nil
 	}
+	return s.stopPID(ctx, p, pid)
+}
+
+func (s *System) stopPID(ctx context.Context, p process, pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stopping %s (pid %d): %w", p.name, pid, err)
 	}
@@ -156,7 +201,7 @@ func (s *System) stop(ctx context.Context, p process) error {
 
 func (s *System) waitGone(ctx context.Context, p process, pid int) error {
 	return poll(ctx, 50*time.Millisecond, func() (bool, string) {
-		return s.pid(p) != pid, fmt.Sprintf("%s (pid %d) to end; its log is %s", p.name, pid, s.logFile(p.name))
+		return !s.runs(p, pid), fmt.Sprintf("%s (pid %d) to end; its log is %s", p.name, pid, s.logFile(p.name))
 	})
 }
 
