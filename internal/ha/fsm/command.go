@@ -319,7 +319,8 @@ func (x *m) setPara(c Command) {
 		}
 	}
 	x.log("parameter changed", "name", name, "value", v, "monitor", c.Cmd.Mon)
-	x.acts = append(x.acts, SavePara{name, strconv.Itoa(v)})
+	// Who asked hears the new value before the answer, so that it shows no old one after it.
+	x.acts = append(x.acts, SavePara{name, strconv.Itoa(v)}, Broadcast{})
 	x.answer(c.To, 0, "")
 }
 
@@ -340,5 +341,6 @@ func (x *m) recoverTime(c Command) {
 		return
 	}
 	x.log("recovery interval changed", "standby", c.Cmd.Inst, "seconds", v)
+	x.acts = append(x.acts, Broadcast{}) // as setPara
 	x.answer(c.To, 0, "")
 }
