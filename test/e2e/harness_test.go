@@ -220,12 +220,3 @@ func envInt(name string, def int) int {
 	}
 	return def
 }
-
-// unproven leaves out a test that has not passed yet, and says why: DW_UNPROVEN=1
-// runs it.
-func unproven(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("DW_UNPROVEN") == "" {
-		t.Skip("not part of make test yet: " + why)
-	}
-}

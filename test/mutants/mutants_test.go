@@ -1,8 +1,6 @@
 package mutants
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +9,8 @@ import (
 	"testing"
 	"time"
 )
+
+const internal = "datawatch/internal/"
 
 // suites are the test programs that have to notice, and how they are run. The
 // seeds come last: they take longest.
@@ -22,87 +22,18 @@ var suites = []struct{ name, pkg, skip, run string }{
 	{"seeds", "ha/fsm", "", "^TestSeeds$"},
 }
 
-const sw = `package %s
-
-import "os"
-
-var chosen = os.Getenv("DW_MUTANT")
-
-func mutant(name string) bool { return chosen == name }
-`
-
-// breakAll puts every mutant into the text of the sources, by file.
-func breakAll(t *testing.T) map[string]string {
-	t.Helper()
-	internal, err := filepath.Abs("../../internal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := map[string]string{}
-	for _, m := range list {
-		file := filepath.Join(internal, m.file)
-		if text[file] == "" {
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text[file] = string(b)
-		}
-		if n := strings.Count(text[file], m.old); n != 1 {
-			t.Errorf("mutant %q: %s has %d times\n%s", m.name, m.file, n, m.old)
-			continue
-		}
-		text[file] = strings.Replace(text[file], m.old, strings.ReplaceAll(m.new, "on()", fmt.Sprintf("mutant(%q)", m.name)), 1)
-		text[filepath.Join(filepath.Dir(file), "mutant.go")] = fmt.Sprintf(sw, filepath.Base(filepath.Dir(file)))
-	}
-	if t.Failed() {
-		t.FailNow()
-	}
-	return text
-}
-
 // TestMutantsAreCurrent: every rule that is to be broken is where the list says.
-func TestMutantsAreCurrent(t *testing.T) { breakAll(t) }
-
-// build compiles the test programs with every mutant in them.
-func build(t *testing.T) (dir string) {
-	t.Helper()
-	text := breakAll(t)
-	dir = t.TempDir()
-	replace := map[string]string{}
-	for file, s := range text {
-		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
-		if err := os.WriteFile(to, []byte(s), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		replace[file] = to
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range suites {
-		out := filepath.Join(dir, strings.ReplaceAll(s.pkg, "/", "-"))
-		if _, err := os.Stat(out); err == nil {
-			continue
-		}
-		cmd := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", out, "datawatch/internal/"+s.pkg)
-		if b, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", cmd.Args, err, b)
-		}
-	}
-	return dir
+func TestMutantsAreCurrent(t *testing.T) {
+	Broken(t, Decisions)
+	Broken(t, Commits)
 }
 
 // caught runs the suites until one fails, and names it.
-func caught(t *testing.T, dir string, m mutant, seeds int, only string) (suite, how string) {
+func caught(t *testing.T, exes map[string]string, m Mutant, seeds int, only string) (suite, how string) {
 	t.Helper()
 	for _, s := range suites {
-		if only != "" && s.name != only || strings.Contains(m.file, "/fsm/") && s.pkg != "ha/fsm" ||
-			strings.Contains(m.file, "ha/") && s.name == "base" {
+		if only != "" && s.name != only || strings.Contains(m.File, "/fsm/") && s.pkg != "ha/fsm" ||
+			strings.Contains(m.File, "ha/") && s.name == "base" {
 			continue
 		}
 		args := []string{"-test.failfast", "-test.timeout=5m"}
@@ -115,9 +46,9 @@ func caught(t *testing.T, dir string, m mutant, seeds int, only string) (suite, 
 		if s.run != "" {
 			args = append(args, "-test.run="+s.run)
 		}
-		cmd := exec.Command(filepath.Join(dir, strings.ReplaceAll(s.pkg, "/", "-")), args...)
+		cmd := exec.Command(exes[internal+s.pkg], args...)
 		cmd.Dir = filepath.Join("../../internal", s.pkg)
-		cmd.Env = append(os.Environ(), "DW_MUTANT="+m.name, "DW_SIM_SEEDS="+strconv.Itoa(seeds), "DW_SIM_FILE=", "DW_SIM_SEED=")
+		cmd.Env = append(os.Environ(), "DW_MUTANT="+m.Name, "DW_SIM_SEEDS="+strconv.Itoa(seeds), "DW_SIM_FILE=", "DW_SIM_SEED=")
 		b, err := cmd.CombinedOutput()
 		if err == nil {
 			continue
@@ -142,25 +73,29 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatalf("DW_MUTANT_SEEDS: %v", err)
 	}
-	dir := build(t)
+	var pkgs []string
+	for _, s := range suites {
+		pkgs = append(pkgs, internal+s.pkg)
+	}
+	exes := Build(t, Decisions, pkgs...)
 	only, part := os.Getenv("DW_MUTANT_SUITE"), os.Getenv("DW_MUTANT")
-	if suite, how := caught(t, dir, mutant{}, 20, only); suite != "" {
+	if suite, how := caught(t, exes, Mutant{}, 20, only); suite != "" {
 		t.Fatalf("%s fails without any mutant:\n%s", suite, how)
 	}
-	for _, m := range list {
-		if !strings.Contains(m.name, part) {
+	for _, m := range Decisions {
+		if !strings.Contains(m.Name, part) {
 			continue
 		}
 		start := time.Now()
-		suite, how := caught(t, dir, m, seeds, only)
+		suite, how := caught(t, exes, m, seeds, only)
 		if suite == "" {
-			t.Errorf("%s: nobody notices (%s)", m.name, m.file)
+			t.Errorf("%s: nobody notices (%s)", m.Name, m.File)
 			continue
 		}
 		seed := ""
 		if i := strings.Index(how, "seed "); suite == "seeds" && i >= 0 {
 			seed = " " + how[i:i+strings.IndexAny(how[i:]+"\n", ":\n")]
 		}
-		t.Logf("%-70s %s%s, %s", m.name, suite, seed, time.Since(start).Round(100*time.Millisecond))
+		t.Logf("%-70s %s%s, %s", m.Name, suite, seed, time.Since(start).Round(100*time.Millisecond))
 	}
 }

@@ -1,21 +1,14 @@
 package mutants
 
-// mutant is one broken rule: in the file, old becomes new. on(NAME) in it is
-// true when the mutant is chosen.
-type mutant struct {
-	name     string
-	file     string // below internal
-	old, new string
-}
-
 const (
 	fsmDir     = "ha/fsm/"
 	confirmDir = "ha/confirm/"
 	condDir    = "ha/cond/"
 )
 
-// list names the rules in the order of the package comments of fsm and confirm.
-var list = []mutant{
+// Decisions are the rules by which watchers and monitors decide, in the order of the
+// package comments of fsm and confirm.
+var Decisions = []Mutant{
 	// Claims.
 	{"a renunciation is forgotten", fsmDir + "takeover.go",
 		"	x.claim = claim{burned: true}\n", "	if !on() {\n		x.claim = claim{burned: true}\n	}\n"},
