@@ -145,7 +145,7 @@ func init() {
 		{"watcher killed", killWatch}, {"monitor killed", killMon}, {"host cut off", cutOff}, {"host cut off", cutOff},
 		{"one direction cut", oneWay}, {"one direction cut", oneWay}, {"path slow", slowPath}, {"connections reset", reset}, {"connections reset", reset},
 		{"disk slow", slowDisk}, {"disk full", fullDisk}, {"disk broken", brokenDisk}, {"process stopped", stopProcess}, {"process stopped", stopProcess},
-		{"clock set", setClock}, {"cut off, then dead", cutThenDead}, {"cut off, then dead", cutThenDead}, {"command", command}, {"command", command}, {"command", command},
+		{"clock set", setClock}, {"cut off, then dead", cutThenDead}, {"cut off, then dead", cutThenDead}, {"cut off at a turn", cutAtTurn}, {"command", command}, {"command", command}, {"command", command},
 	}
 }
 
@@ -406,80 +406,6 @@ func setClock(w *world, h *host) (func(), bool) {
 	}
 	w.log("life", "CLOCK of %s: %+d s", name, s)
 	wall.Add(s)
-	return nil, true
-}
-
-// command has an operator type something at a monitor, and perhaps lose
-// patience before it has ended.
-func command(w *world, h *host) (func(), bool) {
-	if len(w.mons) == 0 {
-		return nil, false
-	}
-	m := one(w, w.mons)
-	if m.m == nil {
-		return nil, false
-	}
-	mon := m.m
-	name := []string{"switchover", "switchover", "switchover", "takeover", "takeover", "set arch invalid", "detach and attach", "stop and start watching",
-		"kill database", "set recover time", "stop database"}[w.rng.IntN(11)]
-	if name == "takeover" && !w.cfg.auto {
-		w.lenient = true // a person decided, and may be wrong (docs/guarantees.md)
-	}
-	patience := time.Duration(1+w.rng.IntN(60)) * time.Second
-	recover := 3 + w.rng.IntN(10)
-	if name == "takeover" && w.rng.IntN(2) == 0 {
-		// Somebody is quicker than the confirm monitor.
-		for _, p := range w.primaries() {
-			w.log("life", "KILL instance %s", p.h.name)
-			p.h.killInst(false)
-		}
-		w.pass(time.Duration(100+w.rng.IntN(3000)) * time.Millisecond)
-	}
-	w.log("life", "COMMAND %s %s at %s, patience %v", name, h.name, m.name, patience)
-	w.did[name]++
-	w.commands.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		err := mon.Login(ctx, "SYSDBA", "SYSDBA")
-		if err == nil {
-			switch name {
-			case "switchover":
-				err = mon.Switchover(ctx, "", h.name)
-			case "takeover":
-				for err = mon.Takeover(ctx, "", h.name, false); err != nil && ctx.Err() == nil; err = mon.Takeover(ctx, "", h.name, false) {
-					time.Sleep(300 * time.Millisecond) // not yet, says it
-				}
-			case "set arch invalid":
-				err = mon.SetArchInvalid(ctx, "", h.name)
-			case "detach and attach":
-				if err = mon.Detach(ctx, "", h.name); err == nil {
-					time.Sleep(2 * time.Second)
-				}
-				for range 20 { // whoever detaches attaches again
-					if e := mon.Attach(context.Background(), "", h.name); e == nil || mon.Err() != nil {
-						break
-					}
-					time.Sleep(time.Second)
-				}
-			case "stop and start watching":
-				err = mon.StopWatch(ctx, "", h.name)
-				time.Sleep(3 * time.Second)
-				w.watchAgain(mon)
-			case "kill database":
-				err = mon.KillDatabase(ctx, "", h.name)
-			case "set recover time":
-				err = mon.SetRecoverTime(ctx, "", h.name, recover)
-			case "stop database":
-				err = mon.StopDatabase(ctx, "", h.name)
-			}
-		}
-		w.mu.Lock()
-		if w.results[name+" given"]++; err == nil {
-			w.results[name+" done"]++
-		}
-		w.mu.Unlock()
-		w.log("life", "COMMAND %s %s has ended: %v", name, h.name, err)
-	})
 	return nil, true
 }
 
