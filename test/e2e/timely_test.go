@@ -18,9 +18,9 @@ import (
 // frozen together with its watcher until the standby has taken over, and its
 // primary is killed. No acknowledged row is lost (G1), no row seen vanishes (G2),
 // acknowledgements come from one database at a time (G3). An old primary may have
-// redo that nobody else has (manual 2.2.15): then it is split and rebuilt. When it
-// meets its successor while both are Open, both are shut down (manual 2.2.16), and
-// the test does what a person does: it opens the successor.
+// redo that nobody else has (manual 2.2.15): then it is split and rebuilt. Should it
+// and its successor shut each other down (manual 2.2.16), the test does what a
+// person does: it opens the successor.
 func TestTimely(t *testing.T) {
 	for _, wait := range []string{"1", "0"} {
 		t.Run("ARCH_WAIT_APPLY "+wait, func(t *testing.T) {

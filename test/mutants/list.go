@@ -51,6 +51,10 @@ var Decisions = []Mutant{
 		"			if mo.Confirm {\n", "			if mo.Confirm && !on() {\n"},
 	{"a suspended primary goes on in an old reign", fsmDir + "judge.go",
 		"rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name {\n", "rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name && !on() {\n"},
+	{"a new primary stays beside an old one that went on alone", fsmDir + "rejoin.go",
+		"a.Inst == x.Cfg.Name && a.State == base.ArchValid {", "a.Inst == x.Cfg.Name && (a.State == base.ArchValid || on()) {"},
+	{"a new primary stays beside an old one with a Valid archive to another", fsmDir + "rejoin.go",
+		"		if a.Inst == x.Cfg.Name && ", "		if (a.Inst == x.Cfg.Name || on()) && "},
 	// drop_keep.
 	{"a package kept beyond the primary's log is not dropped", fsmDir + "start.go",
 		"			cmds[n] = proto.DWCmdDropKeep\n", "			if !on() {\n				cmds[n] = proto.DWCmdDropKeep\n			}\n"},

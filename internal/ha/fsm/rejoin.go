@@ -153,14 +153,24 @@ func (x *m) rejoinCmd(c Command) {
 	x.answer(c.To, 0, "%s", msg)
 }
 
-// yields: n, from which our primary is split, has leave to give its redo up and
-// will do so, because ours was opened after it. Without such leave no rule says
-// whose rows to keep, and both are shut down (manual 2.2.16).
+// yields: n, from which our primary is split and which was opened before it, makes
+// way for it. It has leave to give its redo up; or it has acknowledged nothing that
+// ours is without, because its archive to ours is Valid still: it stood still, its
+// last package is on its own disk only (manual 2.2.15), and the lease keeps it from
+// acknowledging that. Its own watcher shuts it down and marks it Split. Otherwise no
+// rule says whose rows to keep, and both are shut down (manual 2.2.16).
 func (x *m) yields(n string) bool {
 	in, r := x.In.Status, x.remote(n)
-	if in.Mode != base.ModePrimary || in.Rejoin != nil || r.Status.RejoinBad != "" || !r.Status.Config.Rejoin && r.Status.RejoinBy == "" {
+	if in.Mode != base.ModePrimary || in.Rejoin != nil {
 		return false
 	}
-	rel, _ := in.Lineage.Compare(r.LastInst.Lineage)
-	return rel == base.RemoteContained
+	if rel, _ := in.Lineage.Compare(r.LastInst.Lineage); rel != base.RemoteContained {
+		return false
+	}
+	for _, a := range r.LastInst.Archives {
+		if a.Inst == x.Cfg.Name && a.State == base.ArchValid {
+			return true
+		}
+	}
+	return r.Status.RejoinBad == "" && (r.Status.Config.Rejoin || r.Status.RejoinBy != "")
 }

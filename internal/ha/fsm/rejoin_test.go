@@ -282,27 +282,33 @@ func TestRejoinNotWhole(t *testing.T) {
 	}
 }
 
-// TestRejoinTwoPrimaries: both run, split. The older one, with leave to rejoin,
-// makes way for the one that was opened after it, which stays open; without leave
-// both are shut down, as the manual says.
+// TestRejoinTwoPrimaries: both run, split. The older one, with leave to rejoin or
+// with nothing acknowledged that the newer is without, makes way for the one that was
+// opened after it, which stays open; otherwise both are shut down, as the manual says.
 func TestRejoinTwoPrimaries(t *testing.T) {
-	for _, leave := range []bool{true, false} {
-		older := newHand(t, leave, false)
+	for _, c := range []struct {
+		leave   bool
+		archive base.ArchState // of the older to the newer
+		stays   bool
+	}{{true, base.ArchInvalid, true}, {false, base.ArchValid, true}, {false, base.ArchInvalid, false}} {
+		older := newHand(t, c.leave, false)
 		older.a.Status = base.StatusOpen
+		older.a.Archives = []proto.ArchStatus{{Inst: "B", Type: base.ArchTimely, State: c.archive}}
 		older.live(time.Second)
 		older.want("shutdown abort")
 		newer := newHand(t, false, false)
 		newer.a.Lineage, newer.b.Lineage = newer.b.Lineage, newer.a.Lineage
 		newer.a.File, newer.b.File = newer.b.File, newer.a.File
-		newer.a.Status, newer.leave = base.StatusOpen, leave
+		newer.b.Archives = []proto.ArchStatus{{Inst: "C", State: base.ArchValid}, {Inst: "A", Type: base.ArchTimely, State: c.archive}}
+		newer.a.Status, newer.leave = base.StatusOpen, c.leave
 		newer.live(3 * time.Second)
-		if leave {
-			newer.want("")
-			if s := newer.st.Report(0, newer.now).State; s != proto.DWOpen {
-				t.Errorf("the newer primary's watcher is %s", s)
-			}
-		} else {
+		if !c.stays {
 			newer.want("shutdown abort")
+			continue
+		}
+		newer.want("")
+		if s := newer.st.Report(0, newer.now).State; s != proto.DWOpen {
+			t.Errorf("%+v: the newer primary's watcher is %s", c, s)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func (x *m) demote() bool {
 		return true
 	}
 	if x.yields(name) {
-		x.why("%s has redo that this database is without, and gives it up to rejoin: %s", name, why)
+		x.why("%s has redo that this database is without, and makes way for it: %s", name, why)
 		return false
 	}
 	if in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
