@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"context"
+	"os"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"datawatch/internal/base"
@@ -95,6 +98,27 @@ func cutAtTurn(w *world, _ *host) (func(), bool) {
 		return nil, false
 	}
 	h := p[0].h
+	name, s := one(w, []string{"", "switchover", "set arch invalid", "set arch invalid"}), one(w, w.hosts)
+	if s == h {
+		name = ""
+	}
+	end, dead := w.turn(h, s, name), false
+	w.pass(time.Duration(w.rng.IntN(12000)) * time.Millisecond)
+	if dead = w.rng.IntN(2) == 0; dead {
+		w.log("life", "POWER CUT %s", h.name)
+		h.cut()
+	}
+	return func() {
+		end()
+		if h.boot(); dead && !w.cfg.restart && h.current() == nil {
+			h.startInst()
+		}
+	}, true
+}
+
+// turn cuts the primary h off at its next turn; somebody gives a command, unless its
+// name is "", about the database of s.
+func (w *world) turn(h, s *host, name string) (end func()) {
 	d := time.Duration(50+w.rng.IntN(1500)) * time.Millisecond
 	w.log("life", "SLOW, to be cut off at a turn: %s, %v", h.name, d)
 	var others []string
@@ -104,8 +128,8 @@ func cutAtTurn(w *world, _ *host) (func(), bool) {
 			w.net.set(h.addr, a, false, d)
 		}
 	}
-	if name := one(w, []string{"", "switchover", "set arch invalid", "detach and attach"}); name != "" && len(w.mons) > 0 {
-		if m, s := one(w, w.mons), one(w, w.hosts); m.m != nil && s != h {
+	if name != "" && len(w.mons) > 0 {
+		if m := one(w, w.mons); m.m != nil {
 			w.give(m, s, name)
 		}
 	}
@@ -113,16 +137,10 @@ func cutAtTurn(w *world, _ *host) (func(), bool) {
 	for end := time.Now().Add(15 * time.Second); w.standing(h) == was && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	w.log("life", "CUT OFF %s at %s", h.name, w.standing(h))
+	w.log("life", "CUT OFF %s: it was %s, and is %s", h.name, was, w.standing(h))
 	for _, a := range others {
 		w.net.set(h.addr, a, true, 0)
 		w.net.set(a, h.addr, true, 0)
-	}
-	w.pass(time.Duration(w.rng.IntN(12000)) * time.Millisecond)
-	dead := w.rng.IntN(2) == 0
-	if dead {
-		w.log("life", "POWER CUT %s", h.name)
-		h.cut()
 	}
 	return func() {
 		w.log("life", "JOIN %s", h.name)
@@ -130,10 +148,36 @@ func cutAtTurn(w *world, _ *host) (func(), bool) {
 			w.net.set(h.addr, a, false, 0)
 			w.net.set(a, h.addr, false, 0)
 		}
-		if h.boot(); dead && !w.cfg.restart && h.current() == nil {
-			h.startInst()
-		}
-	}, true
+	}
+}
+
+// TestCutAtTurn: the archive is made Invalid by command, and in that moment nobody
+// hears of the primary any more. Either the standby was told, and does not take over,
+// or the primary acknowledges nothing (G1, G3).
+func TestCutAtTurn(t *testing.T) {
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(seed, settings{dbs: 2, monitors: int(seed % 2), confirm: true, auto: true, restart: true, reconnect: true, errorTime: 3,
+				instErrorTime: 3, recoverTime: 3, malCheck: 1, malFail: 3, ckpt: 2, clients: 3, readers: 1})
+			defer w.stop()
+			if err := w.start(); err != nil {
+				t.Fatal(err)
+			}
+			if w.settle(time.Minute) {
+				end := w.turn(w.hosts[0], w.hosts[1], "set arch invalid")
+				w.pass(20 * time.Second)
+				end()
+				w.repair()
+				if w.settle(whole) {
+					w.finish()
+				}
+			}
+			if f := w.chain.failed(); len(f) > 0 {
+				t.Errorf("seed %d: %s", seed, f)
+				w.dump(os.Stdout)
+			}
+		})
+	}
 }
 
 // standing is what others have to know of a database: mode, status and archives.

@@ -357,7 +357,19 @@ func (h *host) boot() {
 	}
 	h.on = true
 	h.w.net.power(h.addr, true)
-	if err := h.startWatch(); err != nil {
+	h.watchAnew()
+}
+
+// watchAnew starts a watcher that has ended. Where it cannot read its file somebody
+// looks after the disk and tries again.
+func (h *host) watchAnew() {
+	err := h.startWatch()
+	if err != nil {
+		h.w.log("life", "the watcher of %s does not start: %v", h.name, err)
+		h.mend()
+		err = h.startWatch()
+	}
+	if err != nil {
 		h.w.chain.fault("the watcher of %s does not start: %v", h.name, err)
 	}
 }

@@ -87,9 +87,7 @@ func (w *world) repair() {
 		h.mend()
 		h.boot()
 		if h.watch == nil {
-			if err := h.startWatch(); err != nil {
-				w.chain.fault("the watcher of %s does not start: %v", h.name, err)
-			}
+			h.watchAnew()
 		}
 		if h.current() == nil && !w.cfg.restart {
 			h.startInst()
@@ -190,9 +188,7 @@ func killWatch(w *world, h *host) (func(), bool) {
 	return func() {
 		if h.on && h.watch == nil {
 			w.log("life", "START watcher %s", h.name)
-			if err := h.startWatch(); err != nil {
-				w.chain.fault("the watcher of %s does not start: %v", h.name, err)
-			}
+			h.watchAnew()
 		}
 	}, true
 }
