@@ -20,6 +20,10 @@ var Decisions = []Mutant{
 		`|| in.Status != base.StatusOpen {`, `|| in.Status != base.StatusOpen && !on() {`},
 	{"a claim comes back while the send to it has failed", fsmDir + "instance.go",
 		`case !a.SendFailed:`, `case !a.SendFailed || on():`},
+	{"leave to take over is obeyed while a monitor's command holds the watcher", fsmDir + "takeover.go",
+		"	case x.Held != nil:\n		// Its", "	case x.Held != nil && !on():\n		// Its"},
+	{"an interval set by command ends with the recovery under way", fsmDir + "interval.go",
+		"	v.byHand = true\n", "	v.byHand = !on()\n"},
 	// Renunciation.
 	{"a renunciation is answered during a takeover", fsmDir + "takeover.go",
 		`case x.W == Takeover || x.W == Switchover || x.p != nil && x.p.kind == procTakeover:`,

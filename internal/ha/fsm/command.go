@@ -197,7 +197,7 @@ func (x *m) heldExpiry() {
 
 func (x *m) login(c Command) {
 	if !x.ready() {
-		x.answer(c.To, -8203, "the instance of %s is not OK: login could not be checked", x.Cfg.Name)
+		x.answer(c.To, codeLogin, "the instance of %s is not OK: login could not be checked", x.Cfg.Name)
 		return
 	}
 	to := c.To
@@ -315,7 +315,7 @@ func (x *m) setPara(c Command) {
 	p.set(&x.Cfg, v)
 	if name == "INST_RECOVER_TIME" {
 		for _, n := range x.names() {
-			x.recT[n] = v
+			x.change(n, func(i *interval) { i.command(v, x.now) })
 		}
 	}
 	x.log("parameter changed", "name", name, "value", v, "monitor", c.Cmd.Mon)
@@ -330,15 +330,17 @@ func (x *m) recoverTime(c Command) {
 		x.answer(c.To, codeArg, "the recovery interval is %q, allowed is %d to 86400 seconds", c.Cmd.Value, minRecover)
 		return
 	}
-	if c.Cmd.Inst == "" {
-		for _, n := range x.names() {
-			x.recT[n] = v
+	to := x.names()
+	if c.Cmd.Inst != "" {
+		n, ok := x.remoteName(c.Cmd.Inst)
+		if !ok {
+			x.answer(c.To, -8045, "%s", fmt.Sprintf("%s has no standby %s", x.Cfg.Name, c.Cmd.Inst))
+			return
 		}
-	} else if n, ok := x.remoteName(c.Cmd.Inst); ok {
-		x.recT[n] = v
-	} else {
-		x.answer(c.To, -8045, "%s", fmt.Sprintf("%s has no standby %s", x.Cfg.Name, c.Cmd.Inst))
-		return
+		to = []string{n}
+	}
+	for _, n := range to {
+		x.change(n, func(i *interval) { i.command(v, x.now) })
 	}
 	x.log("recovery interval changed", "standby", c.Cmd.Inst, "seconds", v)
 	x.acts = append(x.acts, Broadcast{}) // as setPara

@@ -222,8 +222,10 @@ const (
 	codeState    base.Code = -8123 // watcher in the wrong state
 	codeBusy     base.Code = -8    // another command holds the watcher
 	codeArg      base.Code = -16
-	codePara     base.Code = -8220
+	codePara     base.Code = -8220 // watcher not in a state to change parameters
+	codeLogin    base.Code = -8203 // watcher or instance not in a state to check a login
 	codeCtl      base.Code = -8380
+	codeLocal    base.Code = -8497 // LOCAL guard
 	codeNotStdby base.Code = -8392 // instance not Standby and Open
 	codeActive   base.Code = -8399 // the instance to take over is still active
 	codeArch     base.Code = -8400 // archive was not valid

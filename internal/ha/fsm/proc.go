@@ -95,8 +95,9 @@ func (x *m) procDone() {
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procFailover, procReopen:
 		for _, t := range p.targets {
-			// The standby's next report may still be from before its failure.
-			x.lastRec[t] = x.now
+			if x.known(t) != nil {
+				x.change(t, func(v *interval) { v.cut = x.now })
+			}
 		}
 		x.to(Open, "", procNames[p.kind]+" is done")
 	case procRejoin:
@@ -155,15 +156,6 @@ func (x *m) endProc(why string) {
 	x.log("sequence ends", "what", procNames[p.kind], "why", why)
 	if p.reply != nil {
 		x.answer(*p.reply, codeInst, "%s: %s", procNames[p.kind], why)
-	}
-}
-
-// opened notes that a primary has been opened: standbys are recovered soon
-// (manual 3.1.9).
-func (x *m) opened() {
-	x.openedAt = x.now
-	for _, n := range x.names() {
-		x.recT[n], x.lastRec[n] = minRecover, x.now
 	}
 }
 

@@ -9,22 +9,6 @@ import (
 	"datawatch/internal/ha/proto"
 )
 
-// minRecover is the shortest recovery interval and what it is set to after an
-// opening, seconds (ruling: anything below acts as 3).
-const minRecover = 3
-
-// Intervals after a failed recovery, seconds (manual 3.1.9): minRecover for the
-// first failures and for lost connections, then longer.
-const (
-	recoverSoon = 30
-	recoverLate = 300
-	recoverGap  = 1800 // the redo does not continue: only new archives help
-)
-
-// codeGap are the server's codes for archives that do not reach back to where
-// the standby stands.
-var codeGap = map[base.Code]bool{-715: true, -718: true}
-
 // decideOpen is normal work.
 func (x *m) decideOpen() {
 	x.procTick()
@@ -112,8 +96,7 @@ func (x *m) canRecover(n string) (bool, string) {
 			return false, why
 		}
 	}
-	wait := time.Duration(max(x.recT[n], minRecover)) * time.Second
-	if left := wait - x.now.Sub(x.lastRec[n]); !x.lastRec[n].IsZero() && left > 0 {
+	if left := x.recT[n].left(x.now); left > 0 {
 		return false, fmt.Sprintf("INST_RECOVER_TIME: %s left", left.Truncate(time.Second))
 	}
 	return true, ""
@@ -157,6 +140,11 @@ func (x *m) decideRecovery() {
 	if x.p != nil {
 		return
 	}
+	if slow, why := x.slowStandbys(); in.Status == base.StatusOpen && !busy && len(slow) > 0 {
+		x.interruptRecovery("standby check comes first: " + why)
+		x.to(Open, "", "standby check comes first")
+		return
+	}
 	if in.Status == base.StatusOpen {
 		for _, n := range x.names() {
 			if _, on := x.rec[n]; on {
@@ -164,6 +152,7 @@ func (x *m) decideRecovery() {
 			}
 			if ok, _ := x.canRecover(n); ok {
 				x.log("recovery begins", "standby", n, "its_log", x.remote(n).Status.Inst.Apply.String(), "primary", in.File.String())
+				x.change(n, func(v *interval) { v.begin(x.now) })
 				x.rec[n] = rec{step: recDrop, wait: x.tell(n, proto.WatcherCommand{Cmd: proto.DWCmdDropKeep, Evidence: "recovery by " + x.Cfg.Name},
 					pend{kind: pendRec, inst: n})}
 			}
@@ -237,8 +226,7 @@ func (x *m) recReply(n string, req uint64, code base.Code, err string) {
 		r.step, r.wait, r.good = recOpen, x.order(c, p), true
 	case recOpen:
 		delete(x.rec, n)
-		x.recT[n], x.lastRec[n] = x.Cfg.RecoverTime, x.now
-		delete(x.recBad, n)
+		x.change(n, func(v *interval) { v.done(x.Cfg.RecoverTime, x.now) })
 		x.log("recovery done", "standby", n, "primary", x.In.Status.File.String())
 		return
 	}
@@ -250,19 +238,8 @@ func (x *m) recReply(n string, req uint64, code base.Code, err string) {
 func (x *m) recFailed(n string, code base.Code, why string) {
 	r := x.rec[n]
 	delete(x.rec, n)
-	x.lastRec[n] = x.now
-	switch {
-	case codeGap[code]:
-		x.recT[n] = recoverGap
-	case code == 0 || x.recBad[n] < 2:
-		x.recT[n] = minRecover
-	case x.recBad[n] < 5:
-		x.recT[n] = recoverSoon
-	default:
-		x.recT[n] = recoverLate
-	}
-	x.recBad[n]++
-	x.log("recovery failed", "standby", n, "step", recNames[r.step], "error", why, "next_in_seconds", x.recT[n])
+	x.change(n, func(v *interval) { v.failed(code, x.now) })
+	x.log("recovery failed", "standby", n, "step", recNames[r.step], "error", why, "next_in_seconds", x.recT[n].secs)
 	if r.step >= recSuspend && x.In.OK && len(x.failed()) == 0 && x.p == nil {
 		x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery of " + n + " failed"})
 	}
@@ -272,8 +249,7 @@ func (x *m) recFailed(n string, code base.Code, why string) {
 func (x *m) interruptRecovery(why string) {
 	for _, n := range sorted(x.rec) {
 		x.log("recovery interrupted", "standby", n, "why", why)
-		x.lastRec[n] = x.now
-		x.recT[n] = minRecover
+		x.change(n, func(v *interval) { v.interrupted(x.now) })
 	}
 	clear(x.rec)
 }

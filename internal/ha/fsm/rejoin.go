@@ -128,7 +128,7 @@ func (x *m) rejoinCmd(c Command) {
 		x.answer(c.To, codeBusy, "command %s of monitor %s is running", x.Held.Kind, x.Held.Mon)
 		return
 	case !x.Cfg.Global:
-		x.answer(c.To, codePara, "DW_TYPE of %s is LOCAL: it belongs to no group that it could rejoin", x.Cfg.Name)
+		x.answer(c.To, codeLocal, "DW_TYPE of %s is LOCAL: it belongs to no group that it could rejoin", x.Cfg.Name)
 		return
 	}
 	split := x.Ctl == proto.CtlSplit

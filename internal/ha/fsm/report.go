@@ -40,7 +40,14 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 	}
 	st.RecoverTime = make(map[string]int, len(s.recT))
 	for n, v := range s.recT {
-		st.RecoverTime[n] = v
+		st.RecoverTime[n] = v.secs
+		if v.begun.IsZero() {
+			continue
+		}
+		if st.Recovered == nil {
+			st.Recovered = map[string]proto.Recovered{}
+		}
+		st.Recovered[n] = proto.Recovered{Begun: v.begun, Code: v.code}
 	}
 	st.Remotes = make([]proto.RemoteView, 0, len(s.Cfg.Remotes))
 	for _, n := range s.Cfg.Remotes {

@@ -202,6 +202,8 @@ func (c *scene) set(k, v string) bool {
 		s.Cfg.StartupCmd = v
 	case "threshold":
 		s.Cfg.ApplyThresh = n
+	case "send_threshold":
+		s.Cfg.SendThreshold = n
 	case "split":
 		s.Ctl, s.CtlDesc = proto.CtlSplit, v
 	case "monitor":
@@ -305,7 +307,7 @@ func (c *scene) setRemote(inst, k, v string, n int) bool {
 		r.Status.Inst.ValidClaim = n == 1
 	case "confirm":
 		r.Status.Monitors = []proto.MonitorInfo{{ID: "m", Confirm: true}}
-	case "arch", "failed", "mal":
+	case "arch", "failed", "mal", "slow":
 		for i := range own.Archives {
 			if own.Archives[i].Inst != inst {
 				continue
@@ -315,6 +317,8 @@ func (c *scene) setRemote(inst, k, v string, n int) bool {
 				own.Archives[i].State = named[base.ArchState](v)
 			case "failed":
 				own.Archives[i].SendFailed = n == 1
+			case "slow":
+				own.Archives[i].RecentSends, own.Archives[i].RecentTime = 1, int64(n)*1e6
 			case "mal":
 				own.Links[i].Connected = n == 1
 			}

@@ -42,11 +42,8 @@ func (x *m) slow(n string) string {
 	return ""
 }
 
-// checkStandbys begins to cut slow standbys off (manual 3.1.7). G1, G3: the
-// archive of one becomes Invalid only when the standby has been told, so it will
-// not take over without what is acknowledged from then on.
-func (x *m) checkStandbys() bool {
-	var steps []proto.InstanceCommand
+// slowStandbys lists those with a Valid archive to which sending is too slow.
+func (x *m) slowStandbys() (slow []string, why string) {
 	var whys []string
 	for _, n := range x.names() {
 		a, ok := x.arch(n)
@@ -54,17 +51,28 @@ func (x *m) checkStandbys() bool {
 			continue
 		}
 		if why := x.slowSend(n); why != "" {
-			// Its last report may be from before; and the interval gives it time.
-			x.lastRec[n] = x.now
-			c := setArch(n, base.ArchInvalid)
-			c.Told, c.Evidence = true, why
-			steps, whys = append(steps, c), append(whys, n+": "+why)
+			slow, whys = append(slow, n), append(whys, n+": "+why)
 		}
 	}
-	if len(steps) == 0 {
+	return slow, strings.Join(whys, "; ")
+}
+
+// checkStandbys begins to cut slow standbys off (manual 3.1.7). G1, G3: the
+// archive of one becomes Invalid only when the standby has been told, so it will
+// not take over without what is acknowledged from then on.
+func (x *m) checkStandbys() bool {
+	slow, why := x.slowStandbys()
+	if len(slow) == 0 {
 		return false
 	}
-	why := strings.Join(whys, "; ")
+	var steps []proto.InstanceCommand
+	for _, n := range slow {
+		// Its last report may be from before; and the interval gives it time.
+		x.change(n, func(v *interval) { v.hold(x.Cfg.RecoverTime, x.now) })
+		c := setArch(n, base.ArchInvalid)
+		c.Told, c.Evidence = true, x.slowSend(n)
+		steps = append(steps, c)
+	}
 	x.to(StandbyCheck, "", why)
 	x.run(proc{kind: procStandbyCheck, steps: steps, why: why})
 	return true

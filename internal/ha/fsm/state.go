@@ -238,9 +238,7 @@ type State struct {
 	back    WState // where a login check returns
 	p       *proc
 	rec     map[string]rec
-	recT    map[string]int // memory value of INST_RECOVER_TIME, seconds
-	lastRec map[string]time.Time
-	recBad  map[string]int // recoveries failed in a row
+	recT    map[string]interval
 	pend    map[uint64]pend
 	nextReq uint64
 	claim   claim
@@ -302,14 +300,14 @@ func New(cfg Config, ctl bool, split string, now time.Time) State {
 	cfg.Remotes = append([]string(nil), cfg.Remotes...)
 	sort.Strings(cfg.Remotes)
 	s := State{Cfg: cfg, Since: now, Begun: now, Ctl: proto.CtlValid, remotes: make([]*Remote, len(cfg.Remotes)), Mons: map[string]Monitor{},
-		rec: map[string]rec{}, recT: map[string]int{}, lastRec: map[string]time.Time{}, recBad: map[string]int{}, pend: map[uint64]pend{},
+		rec: map[string]rec{}, recT: map[string]interval{}, pend: map[uint64]pend{},
 		startAt: now.Add(cfg.InstErrorTime)}
 	if ctl {
 		s.Ctl, s.CtlDesc = proto.CtlSplit, split
 	}
 	for i, r := range cfg.Remotes {
 		s.remotes[i] = &Remote{}
-		s.recT[r] = cfg.RecoverTime
+		s.recT[r] = interval{secs: cfg.RecoverTime, code: codeRecNone}
 	}
 	s.In.Lost, s.unwatched = now, true
 	s.era, s.eraAt = 1, now
@@ -325,8 +323,8 @@ func (s State) clone() State {
 		s.remotes[i] = &c
 	}
 	s.Mons = maps.Clone(s.Mons)
-	s.rec, s.recT, s.lastRec = maps.Clone(s.rec), maps.Clone(s.recT), maps.Clone(s.lastRec)
-	s.pend, s.recBad = maps.Clone(s.pend), maps.Clone(s.recBad)
+	s.rec, s.recT = maps.Clone(s.rec), maps.Clone(s.recT)
+	s.pend = maps.Clone(s.pend)
 	if s.Held != nil {
 		h := *s.Held
 		s.Held = &h

@@ -36,7 +36,7 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	if c.refuse != "" {
 		cmd := ev.(Command)
 		x.log("command refused", "cmd", cmd.Cmd.Cmd, "kind", cmd.Cmd.Kind, "from", cmd.from(), "why", c.refuse)
-		x.answer(cmd.To, codeState, "the watcher of %s is in state %s: %s", s.Cfg.Name, from, c.refuse)
+		x.answer(cmd.To, c.code, "the watcher of %s is in state %s: %s", s.Cfg.Name, from, c.refuse)
 		return x.acts
 	}
 	absorb[ev.kind()](x, ev)
@@ -313,10 +313,7 @@ func (x *m) seen(r *Remote, n string, st proto.WatcherStatus) {
 	r.Known, r.Heard, r.Status = true, x.now, st
 	if st.Inst.Incarnation != "" {
 		if r.LastInst.Incarnation != st.Inst.Incarnation {
-			if x.recBad[n] > 0 {
-				x.recT[n] = minRecover // perhaps it was rebuilt
-			}
-			delete(x.recBad, n)
+			x.change(n, (*interval).reborn)
 		}
 		r.LastInst = st.Inst
 	}

@@ -1,6 +1,11 @@
 package fsm
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+
+	"datawatch/internal/base"
+)
 
 // cell says what a state does with an event: it is handled by the function of
 // the event (absorb) followed by the rules of the state (deciders), or refused
@@ -9,6 +14,7 @@ import "slices"
 type cell struct {
 	takes  bool
 	refuse string
+	code   base.Code // of the refusal
 }
 
 // edge is a change of state.
@@ -28,20 +34,21 @@ const never = "this state is never entered by itself"
 var allowed = map[EventKind]struct {
 	states []WState
 	refuse string
+	code   base.Code // 0: codeState
 }{
 	EvBegin: {[]WState{Startup, Open, Recovery, Confirm, Switchover, Takeover, OpenForce, ChangeArch, ClearSend, ClearRapply},
-		"monitor commands start in Startup, Open, Recovery or Confirm"},
-	EvLogin:     {[]WState{Startup, Open, Recovery, Confirm, Shutdown, LoginCheck}, "login is checked in Startup, Open or Recovery"},
-	EvStartDW:   {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck}, "a monitor command is running"},
-	EvStopDW:    {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
-	EvStartInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
-	EvStopInst:  {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running"},
+		"monitor commands start in Startup, Open, Recovery or Confirm", 0},
+	EvLogin:     {[]WState{Startup, Open, Recovery, Confirm, Shutdown, LoginCheck}, "login is checked in Startup, Open or Recovery", codeLogin},
+	EvStartDW:   {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck}, "a monitor command is running", 0},
+	EvStopDW:    {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running", 0},
+	EvStartInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running", 0},
+	EvStopInst:  {[]WState{Startup, Open, Shutdown, Recovery, Confirm, LoginCheck}, "a command or failover is running", 0},
 	EvKillInst: {[]WState{Startup, Open, Shutdown, Recovery, Confirm, Failover, LoginCheck, Switchover, Takeover, OpenForce,
-		ChangeArch, ClearSend, ClearRapply, StandbyCheck}, never},
-	EvSetPara: {[]WState{Startup, Open, Shutdown}, "parameters are changed in Startup, Open or Shutdown"},
-	EvGrant:   {[]WState{Startup, Open, Takeover}, "takeover starts in Startup or Open"},
-	EvRejoin:  {[]WState{Startup}, "it is not split from its group: the watcher of one that is is in Startup"},
-	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state"},
+		ChangeArch, ClearSend, ClearRapply, StandbyCheck}, never, 0},
+	EvSetPara: {[]WState{Startup, Open, Shutdown}, "parameters are changed in Startup, Open or Shutdown", codePara},
+	EvGrant:   {[]WState{Startup, Open, Takeover}, "takeover starts in Startup or Open", 0},
+	EvRejoin:  {[]WState{Startup}, "it is not split from its group: the watcher of one that is is in Startup", 0},
+	EvExitOld: {[]WState{Startup, Open, Recovery, Confirm}, "nothing is shut down in this state", 0},
 }
 
 // everywhere are the commands that every state takes: those that renounce or ask,
@@ -63,9 +70,9 @@ func init() {
 			case k < EvBegin: // it has happened
 				c.takes = true
 			case isIn(w, unused):
-				c.refuse = never
+				c.refuse, c.code = never, codeState
 			case ok && !isIn(w, a.states):
-				c.refuse = a.refuse
+				c.refuse, c.code = a.refuse, cmp.Or(a.code, codeState)
 			case ok || slices.Contains(everywhere, k):
 				c.takes = true
 			}

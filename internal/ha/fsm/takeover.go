@@ -44,6 +44,9 @@ func (x *m) takeoverConditions(g *proto.Grant) (base.Code, string) {
 		return codeArg, "the command carries no grant"
 	case x.p != nil:
 		return codeBusy, procNames[x.p.kind] + " is in progress"
+	case x.Held != nil:
+		// Its monitor gives orders to the instance: two sequences would undo each other.
+		return codeBusy, "command " + x.Held.Kind + " of monitor " + x.Held.Mon + " is running"
 	case x.outdated(g.Era) != "":
 		return codeClash, x.outdated(g.Era)
 	case g.Term < x.term:

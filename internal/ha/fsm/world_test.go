@@ -178,6 +178,9 @@ func (w *world) ev(name string, e fsm.Event) {
 	if f := x.st.Fault(); f != "" {
 		w.bad("undeclared transition at %s: %s", name, f)
 	}
+	if h := x.st.Held; h != nil && x.st.W.String() != proto.StateOf(h.Kind) {
+		w.bad("the watcher of %s is in %s while command %s holds it", name, x.st.W, h.Kind)
+	}
 	for _, a := range acts {
 		if w.mutate != nil {
 			a = w.mutate(a)

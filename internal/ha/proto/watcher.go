@@ -101,10 +101,18 @@ type WatcherStatus struct {
 	// LastPrimaryState remembers State at the moment the instance was lost.
 	StateAtLoss string         `json:"state_at_loss,omitempty"`
 	RecoverTime map[string]int `json:"recover_time,omitempty"` // INST_RECOVER_TIME in memory, per standby, seconds
-	Remotes     []RemoteView   `json:"remotes"`
+	// Recovered is the last recovery of each standby that has been recovered.
+	Recovered map[string]Recovered `json:"recovered,omitempty"`
+	Remotes   []RemoteView         `json:"remotes"`
 	// Monitors connected, in order of connection.
 	Monitors []MonitorInfo `json:"monitors"`
 	Why      []string      `json:"why,omitempty"` // what it waits for, condition by condition (check open, check recover, tip)
+}
+
+// Recovered is the last recovery of a standby by its primary's watcher.
+type Recovered struct {
+	Begun time.Time `json:"begun"`
+	Code  base.Code `json:"code"` // 0 done, below 0 failed or interrupted, 100 under way
 }
 
 // HeldCommand identifies the monitor command a watcher is serving.
