@@ -224,6 +224,12 @@ func TestConfigure(t *testing.T) {
 	if _, err := Configure(p); err == nil || !strings.Contains(err.Error(), "DSC") {
 		t.Fatalf("DSC: %v", err)
 	}
+	if err := os.WriteFile(p, []byte("MON_INST_NUM = 3\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Configure(p); err == nil || !strings.Contains(err.Error(), "MON_INST_NUM") {
+		t.Fatalf("a monitor system: %v", err)
+	}
 }
 
 func TestServiceEndsWithItsContext(t *testing.T) {

@@ -254,10 +254,15 @@ func (c *Console) showSend(a args) error {
 				mem = p.Config.RecoverTime
 			}
 			if c.JSON {
-				c.json(map[string]any{"source": p.Name, "standby": d.Name, "recover_time_ini": p.Config.RecoverTime, "recover_time_memory": mem, "mal_status": mal, "archive": x, "send": sendStat(p, d.Name)})
+				c.json(map[string]any{"source": p.Name, "standby": d.Name, "recover_time_ini": p.Config.RecoverTime, "recover_time_memory": mem, "last_recover": p.Recovered[d.Name], "mal_status": mal, "archive": x, "send": sendStat(p, d.Name)})
 				return nil
 			}
-			c.grid(table.Row{"SOURCE", "STANDBY", "INST_RECOVER_TIME(IN DMWATCHER.INI)", "INST_RECOVER_TIME(IN DMWATCHER MEMORY)"}, table.Row{p.Name, d.Name, p.Config.RecoverTime, mem})
+			last, ok := p.Recovered[d.Name]
+			if !ok {
+				last.Code = 100
+			}
+			c.grid(table.Row{"SOURCE", "STANDBY", "LAST RECOVER TIME", "LAST_RECOVER CODE", "INST_RECOVER_TIME(IN DMWATCHER.INI)", "INST_RECOVER_TIME(IN DMWATCHER MEMORY)"},
+				table.Row{p.Name, d.Name, stamp(last.Begun), last.Code, p.Config.RecoverTime, mem})
 			c.grid(table.Row{"MPP_FLAG", "ARCH TYPE", "MAL STATUS", "ARCH STATUS", "RECOVERING", "SENT LSN", "ACKNOWLEDGED LSN", "SEND DESC INFO"},
 				table.Row{"FALSE", x.Type, mal, strings.ToUpper(x.State.String()), upper(x.Recovering), x.Sent.LSN, x.Acked.LSN, x.LastError})
 			c.sendTables(x.Type, x.SendFailed, sendStat(p, d.Name), x.LastError)

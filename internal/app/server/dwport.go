@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ type dwPort struct {
 	mu        sync.Mutex
 	conns     map[*dwConn]struct{}
 	lastHeard time.Time // of any watcher, any frame
+	auto      string    // DW_MODE of the newest watcher: TRUE for AUTO, FALSE for MANUAL
 	closed    bool
 	wg        sync.WaitGroup
 
@@ -128,6 +130,14 @@ func (p *dwPort) watcherActive(within time.Duration) bool {
 		return true
 	}
 	return !p.lastHeard.IsZero() && p.clock.Now().Sub(p.lastHeard) < within
+}
+
+// guarded tells the DW_MODE of the watcher, "" before one has connected, and
+// when it was last heard.
+func (p *dwPort) guarded() (auto string, heard time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.auto, p.lastHeard
 }
 
 // changed makes every connection send a status message soon.
@@ -253,6 +263,9 @@ func (p *dwPort) hello(r *wire.Reader, c *dwConn) error {
 	case h.OGUID != st.OGUID:
 		return p.refuse(c, codeOGUID, fmt.Sprintf("OGUID of the watcher is %d, of instance %s it is %d", h.OGUID, st.InstName, st.OGUID))
 	}
+	p.mu.Lock()
+	p.auto = strings.ToUpper(strconv.FormatBool(h.Auto))
+	p.mu.Unlock()
 	b, err := json.Marshal(proto.HelloReply{GuardVersion: proto.GuardVersion, Name: st.InstName, OGUID: st.OGUID, PID: os.Getpid()})
 	if err != nil {
 		return err

@@ -32,6 +32,13 @@ const linkTime = 3 * time.Second
 // archives run one at a time; arch_send runs beside them and is given up when
 // the database leaves Open or Suspend. Each command is idempotent.
 func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
+	end := s.orders.begin(c)
+	err := s.carryOut(ctx, c)
+	end(err)
+	return err
+}
+
+func (s *Server) carryOut(ctx context.Context, c proto.InstanceCommand) error {
 	if c.Cmd != proto.CmdNoop {
 		s.log.Info("watcher command", "cmd", c.Cmd, "inst", c.Inst, "mode", c.Mode.String(), "state", c.State.String(), "evidence", c.Evidence)
 	}

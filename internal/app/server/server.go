@@ -93,6 +93,7 @@ type Server struct {
 
 	cmdMu   clock.Mutex
 	running atomic.Value // string: command in progress
+	orders  orders
 	exiting atomic.Bool
 
 	sendMu sync.Mutex

@@ -13,6 +13,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
 	guard "datawatch/internal/ha/watcher"
 )
 
@@ -120,5 +122,30 @@ func TestConvert(t *testing.T) {
 	p.Close()
 	if in := p.Infos[0]; in.RType != "REALTIME" || len(in.Watchers) != 2 || in.OGUID != 453331 {
 		t.Errorf("%+v", in)
+	}
+}
+
+// TestFieldsAreTheManuals: what show prints of a group, an instance and its replay
+// has the fields of manual 3.7 #4, in its order.
+func TestFieldsAreTheManuals(t *testing.T) {
+	st := proto.WatcherStatus{State: proto.DWOpen, CtlStatus: proto.CtlValid, InstOK: true, Config: proto.GroupConfig{Type: "GLOBAL", Mode: "AUTO"},
+		Inst: proto.InstanceStatus{Incarnation: "i", Mode: base.ModeStandby, Status: base.StatusOpen, RedosParallel: 2, Replay: base.Position{Seq: 3, LSN: 77}}}
+	var out bytes.Buffer
+	printShow(&out, Info{Group: "GRP1", Inst: "A", RType: "REALTIME"}, guard.Snapshot{Status: st})
+	l := strings.Split(out.String(), "\n")
+	for i, want := range []string{"GROUP_NAME TYPE MODE OGUID MPP_FLAG AUTO_RESTART DW_STATUS DW_SUB_STATUS DW_CTL_STATUS",
+		"INST_OK NAME SVR_MODE SYS_STATUS RTYPE FSEQ FLSN CSEQ CLSN DW_STAT_FLAG",
+		"REDOS_PARALLEL_NUM DSC_SEQNO SSEQ SLSN KSEQ KLSN RSEQ RLSN N_TSK TSK_MEM_USE REDO_LSN_ARR"} {
+		if 2*i+1 >= len(l) || strings.Join(strings.Fields(l[2*i]), " ") != want || len(strings.Fields(l[2*i+1])) != len(strings.Fields(want)) {
+			t.Fatalf("line %d is not %q with its values:\n%s", 2*i, want, out.String())
+		}
+	}
+	if !strings.Contains(l[5], "(77,77)") {
+		t.Errorf("one LSN for each replayer is missing: %s", l[5])
+	}
+	out.Reset()
+	printLinks(&out, Info{}, guard.Snapshot{Links: []guard.Link{{From: "dmmonitor", MonID: "m", Addr: "h:1", Handle: "4", Confirm: true}}})
+	if h, _, _ := strings.Cut(out.String(), "\n"); strings.Join(strings.Fields(h), " ") != "FROM_FLAG FROM_INAME HANDLE MID N_FIX MON_ADDR MON_CONFIRM CONN_TIME" {
+		t.Errorf("show link: %s", h)
 	}
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
 	guard "datawatch/internal/ha/watcher"
 )
 
@@ -146,11 +148,17 @@ func printShow(out io.Writer, in Info, s guard.Snapshot) {
 		"CSEQ", i.Cur.Seq, "CLSN", i.Cur.LSN, "DW_STAT_FLAG", running)
 	if i.Mode == base.ModeStandby && i.Incarnation != "" {
 		row(out, "REDOS_PARALLEL_NUM", i.RedosParallel, "DSC_SEQNO", 0, "SSEQ", i.Stand.Seq, "SLSN", i.Stand.LSN, "KSEQ", i.Keep.Seq, "KLSN", i.Keep.LSN,
-			"RSEQ", i.Replay.Seq, "RLSN", i.Replay.LSN, "N_TSK", i.NTask, "TSK_MEM_USE", i.TaskMB, "REDO_LSN_ARR", i.Replay.LSN)
+			"RSEQ", i.Replay.Seq, "RLSN", i.Replay.LSN, "N_TSK", i.NTask, "TSK_MEM_USE", i.TaskMB, "REDO_LSN_ARR", redoLSNs(i))
 	}
 	for _, w := range st.Why {
 		fmt.Fprintln(out, "  "+w)
 	}
+}
+
+// redoLSNs has the LSN of each replayer; they finish each batch together.
+func redoLSNs(i proto.InstanceStatus) string {
+	one := fmt.Sprint(i.Replay.LSN)
+	return "(" + strings.Join(slices.Repeat([]string{one}, max(i.RedosParallel, 1)), ",") + ")"
 }
 
 func printLinks(out io.Writer, _ Info, s guard.Snapshot) {

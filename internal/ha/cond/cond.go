@@ -24,18 +24,40 @@ type Cond struct {
 	Text string `json:"text"`          // what must hold
 	OK   bool   `json:"ok"`            // whether it does
 	Why  string `json:"why,omitempty"` // what was seen instead; empty when OK
+	// Code is the manual's for its not being met (10.2.8.1); 0: none, or it is.
+	Code base.Code `json:"code,omitempty"`
 }
 
 // List is the conditions of one decision, in the order the manual names them.
 type List []Cond
 
-// Add appends a condition; why is dropped when ok.
-func (l *List) Add(ok bool, text, why string, args ...any) {
+// Add appends a condition; why is dropped when ok. The result is for Else and
+// good until the next Add.
+func (l *List) Add(ok bool, text, why string, args ...any) *Cond {
 	c := Cond{Text: text, OK: ok}
 	if !ok {
 		c.Why = fmt.Sprintf(why, args...)
 	}
 	*l = append(*l, c)
+	return &(*l)[len(*l)-1]
+}
+
+// Else gives the manual's code for the condition not being met.
+func (c *Cond) Else(code base.Code) {
+	if !c.OK {
+		c.Code = code
+	}
+}
+
+// Code is that of the first condition that is not met and has one; 0 when none
+// is.
+func (l List) Code() base.Code {
+	for _, c := range l {
+		if c.Code != 0 {
+			return c.Code
+		}
+	}
+	return 0
 }
 
 // OK reports whether every condition holds.

@@ -166,3 +166,26 @@ func TestWhatIsNotThere(t *testing.T) {
 		t.Error(l.Why())
 	}
 }
+
+// TestCodes: a command that is refused says so with the manual's code of the first
+// condition that is not met (10.2.8.1).
+func TestCodes(t *testing.T) {
+	v := group()
+	if c := Switchover(v, v.Peers[1]).Code(); c != 0 {
+		t.Errorf("all conditions hold: code %d", c)
+	}
+	v.Peers[0].Status.Inst.Archives[0].State = base.ArchInvalid
+	if c := Switchover(v, v.Peers[1]).Code(); c != -8111 {
+		t.Errorf("archive Invalid: code %d", c)
+	}
+	if c := Takeover(v, v.Peers[1], TakeoverOptions{}).Code(); c != -8399 {
+		t.Errorf("the primary is active: code %d", c)
+	}
+	if c := TakeoverForce(v, v.Peers[1]).Code(); c != -8394 {
+		t.Errorf("the primary is active, by force: code %d", c)
+	}
+	v.Peers[0] = Peer{Addr: "A"}
+	if c := Takeover(v, v.Peers[1], TakeoverOptions{}).Code(); c != -8395 {
+		t.Errorf("no primary known: code %d", c)
+	}
+}

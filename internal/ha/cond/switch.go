@@ -8,34 +8,59 @@ import (
 	"datawatch/internal/ha/proto"
 )
 
+// Codes of the manual for conditions that are not met (10.2.8.1).
+const (
+	codeIsPrimary   base.Code = -8106
+	codeArchSwitch  base.Code = -8111 // archive to the standby not Valid
+	codeClash       base.Code = -8113 // another command
+	codeInst        base.Code = -8125 // instance not OK
+	codeOnePrimary  base.Code = -8148 // none or several active
+	codeNotStandby  base.Code = -8392 // not Standby and Open
+	codePrimaryOpen base.Code = -8394 // another active primary
+	codeNoPrimary   base.Code = -8395 // no primary known
+	codeWasNotOpen  base.Code = -8396 // failed primary was not Primary and Open
+	codeBehind      base.Code = -8397 // the primary's FLSN is beyond the standby's SLSN
+	codeWasDW       base.Code = -8398 // its watcher was in the wrong state
+	codeActive      base.Code = -8399 // it is active still
+	codeWasArch     base.Code = -8400 // its archive to the standby was not Valid
+	codeCtl         base.Code = -8401 // control file not Valid
+	codeLineage     base.Code = -8402 // open records differ
+	codeNotMost     base.Code = -8403 // another standby has more
+	codeDWNotOpen   base.Code = -8439
+	codeNotOpen     base.Code = -8440
+	codeDWState     base.Code = -8458 // watcher not Open or Startup
+	codeMode        base.Code = -8459 // not Standby
+	codeStatus      base.Code = -8460 // not Open or Mount
+)
+
 // Switchover lists the conditions under which primary and standby may swap
 // roles (manual 6.5).
 func Switchover(v View, target Peer) List {
 	var l List
 	prims := v.ActivePrimaries()
 	if len(prims) != 1 {
-		l.Add(false, "exactly one active primary", "there are %d", len(prims))
+		l.Add(false, "exactly one active primary", "there are %d", len(prims)).Else(codeOnePrimary)
 		return l
 	}
 	p := prims[0]
 	pn, sn := p.Inst(), target.Inst()
-	l.Add(pn != sn, "the target is a standby", "%s is the primary", sn)
-	l.Add(v.State(p) == proto.DWOpen, "the primary's watcher is Open", "the watcher of %s is %s", pn, v.State(p))
-	l.Add(v.State(target) == proto.DWOpen, "the standby's watcher is Open", "the watcher of %s is %s", sn, v.State(target))
+	l.Add(pn != sn, "the target is a standby", "%s is the primary", sn).Else(codeIsPrimary)
+	l.Add(v.State(p) == proto.DWOpen, "the primary's watcher is Open", "the watcher of %s is %s", pn, v.State(p)).Else(codeDWNotOpen)
+	l.Add(v.State(target) == proto.DWOpen, "the standby's watcher is Open", "the watcher of %s is %s", sn, v.State(target)).Else(codeDWNotOpen)
 	rel, _ := p.Status.Inst.Lineage.Compare(target.Status.Inst.Lineage)
-	l.Add(rel == base.Equal, "the open records are equal", "those of %s against %s: %s", sn, pn, rel)
+	l.Add(rel == base.Equal, "the open records are equal", "those of %s against %s: %s", sn, pn, rel).Else(codeLineage)
 	l.Add(p.Status.CtlStatus == proto.CtlValid && target.Status.CtlStatus == proto.CtlValid, "both control files are Valid",
-		"%s %s, %s %s", pn, p.Status.CtlStatus, sn, target.Status.CtlStatus)
-	l.Add(v.InstOK(p), "the primary runs normally", "%s is in Error", pn)
-	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
-	l.Add(p.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", pn, modeStatus(p))
+		"%s %s, %s %s", pn, p.Status.CtlStatus, sn, target.Status.CtlStatus).Else(codeCtl)
+	l.Add(v.InstOK(p), "the primary runs normally", "%s is in Error", pn).Else(codeInst)
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn).Else(codeInst)
+	l.Add(p.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", pn, modeStatus(p)).Else(codeNotOpen)
 	l.Add(target.Status.Inst.Mode == base.ModeStandby && target.Status.Inst.Status == base.StatusOpen,
-		"the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+		"the standby is Standby and Open", "%s is %s", sn, modeStatus(target)).Else(codeNotStandby)
 	l.notWhole(target)
 	a, ok := p.Arch(sn)
-	l.Add(ok && a.State == base.ArchValid, "the archive to the standby is Valid", "%s -> %s is %s", pn, sn, a.State)
+	l.Add(ok && a.State == base.ArchValid, "the archive to the standby is Valid", "%s -> %s is %s", pn, sn, a.State).Else(codeArchSwitch)
 	why, free := v.commandFree(false)
-	l.Add(free, "no monitor command runs", "%s", why)
+	l.Add(free, "no monitor command runs", "%s", why).Else(codeClash)
 	return l
 }
 
@@ -61,18 +86,18 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	l := make(List, 0, 24)
 	p, err := v.LastPrimary()
 	if err != nil {
-		l.Add(false, "messages of the failed primary were received", "%v", err)
+		l.Add(false, "messages of the failed primary were received", "%v", err).Else(codeNoPrimary)
 		return l
 	}
 	pn, sn := p.Inst(), target.Inst()
 	pi, ti := p.Status.Inst, target.Status.Inst
 	l.Add(!v.InstOK(p), "the primary has failed: its watcher says so, or has been silent for DW_ERROR_TIME",
-		"the watcher of %s reports it %s", pn, modeStatus(p))
+		"the watcher of %s reports it %s", pn, modeStatus(p)).Else(codeActive)
 	for _, q := range v.ActivePrimaries() {
-		l.Add(q.Inst() == pn, "there is no other active primary", "%s is %s", q.Inst(), modeStatus(q))
+		l.Add(q.Inst() == pn, "there is no other active primary", "%s is %s", q.Inst(), modeStatus(q)).Else(codePrimaryOpen)
 	}
 	l.Add(pi.Mode == base.ModePrimary && wasOpen(p, o.Suspend), "the primary was Primary and Open when it failed",
-		"%s was %s", pn, modeStatus(p))
+		"%s was %s", pn, modeStatus(p)).Else(codeWasNotOpen)
 	before := p.Status.State
 	if v.Alive(p) && p.Status.StateAtLoss != "" {
 		before = p.Status.StateAtLoss
@@ -83,34 +108,34 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 		allowed = append(allowed, proto.DWConfirm, proto.DWFailover)
 	}
 	l.Add(oneOf(before, allowed...) && p.Status.State != proto.DWShutdown, "its watcher was in "+strings.Join(allowed, ", ")+" before",
-		"the watcher of %s was %s", pn, before)
+		"the watcher of %s was %s", pn, before).Else(codeWasDW)
 	a, ok := p.Arch(sn)
 	l.Add(ok && (a.State == base.ArchValid || undecided(a)), "the archive to the standby was Valid, or a failed send had just made it Invalid",
-		"%s -> %s was %s", pn, sn, a.State)
+		"%s -> %s was %s", pn, sn, a.State).Else(codeWasArch)
 	l.Add(!(a.SendFailed && before == proto.DWFailover), "the primary was not about to drop the standby",
-		"the watcher of %s was in FAILOVER after a failed send to %s", pn, sn)
-	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
-	l.Add(ti.Mode == base.ModeStandby && ti.Status == base.StatusOpen, "the standby is Standby and Open", "%s is %s", sn, modeStatus(target))
+		"the watcher of %s was in FAILOVER after a failed send to %s", pn, sn).Else(codeWasArch)
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn).Else(codeInst)
+	l.Add(ti.Mode == base.ModeStandby && ti.Status == base.StatusOpen, "the standby is Standby and Open", "%s is %s", sn, modeStatus(target)).Else(codeNotStandby)
 	l.notWhole(target)
 	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
-		"the watcher of %s is %s", sn, v.State(target))
-	l.Add(target.Status.CtlStatus == proto.CtlValid, "the standby's control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
+		"the watcher of %s is %s", sn, v.State(target)).Else(codeDWState)
+	l.Add(target.Status.CtlStatus == proto.CtlValid, "the standby's control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus).Else(codeCtl)
 	rel, _ := pi.Lineage.Compare(ti.Lineage)
-	l.Add(rel == base.Equal && len(pi.Lineage) > 0, "the open records are equal", "those of %s against %s: %s", sn, pn, rel)
+	l.Add(rel == base.Equal && len(pi.Lineage) > 0, "the open records are equal", "those of %s against %s: %s", sn, pn, rel).Else(codeLineage)
 	l.Add(ti.ValidClaim && ti.ValidClaimFrom == pn && ti.ValidClaimID == p.Reign(),
 		"the standby itself was told by this primary that its archive is Valid",
-		"%s says %v, from %q in reign %d (the primary's reign is %d)", sn, ti.ValidClaim, ti.ValidClaimFrom, ti.ValidClaimID, p.Reign())
+		"%s says %v, from %q in reign %d (the primary's reign is %d)", sn, ti.ValidClaim, ti.ValidClaimFrom, ti.ValidClaimID, p.Reign()).Else(codeWasArch)
 	// A package is on the primary's disk only after every Valid realtime standby
 	// has it, so one with less has lost something that was acknowledged (G1).
 	l.Add(a.Type != base.ArchRealtime || !ti.Keep.Less(pi.File), "the standby has all that the primary was last heard to have on disk",
-		"%s has %s, %s had %s", sn, ti.Keep, pn, pi.File)
+		"%s has %s, %s had %s", sn, ti.Keep, pn, pi.File).Else(codeBehind)
 	// With a timely archive the primary's disk is ahead of what is acknowledged.
 	l.Add(a.Type != base.ArchTimely || !ti.Keep.Less(a.Acked), "the standby has all that it was last heard to have acknowledged",
-		"%s has %s, it had acknowledged %s", sn, ti.Keep, a.Acked)
+		"%s has %s, it had acknowledged %s", sn, ti.Keep, a.Acked).Else(codeBehind)
 	link, ok := target.Link(pn)
-	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s", linkText(ok, sn, pn))
+	l.Add(ok && !link.Connected, "the standby's own MAL link to the primary is broken", "%s", linkText(ok, sn, pn)).Else(codeActive)
 	why, free := v.commandFree(true)
-	l.Add(free, "no monitor command runs or was cut off by the failure", "%s", why)
+	l.Add(free, "no monitor command runs or was cut off by the failure", "%s", why).Else(codeClash)
 	if !o.Auto {
 		l.Add(!o.ConfirmElsewhere, "this monitor decides for the group",
 			"the group is in AUTO mode and another, confirm monitor is connected: use it, or takeover force")
@@ -163,13 +188,13 @@ func TakeoverForce(v View, target Peer) List {
 	var l List
 	sn := target.Inst()
 	prims := v.ActivePrimaries()
-	l.Add(len(prims) == 0, "there is no active primary", "%s is active", names(prims))
+	l.Add(len(prims) == 0, "there is no active primary", "%s is active", names(prims)).Else(codePrimaryOpen)
 	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
-		"the watcher of %s is %s", sn, v.State(target))
-	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn)
+		"the watcher of %s is %s", sn, v.State(target)).Else(codeDWState)
+	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn).Else(codeInst)
 	ti := target.Status.Inst
-	l.Add(ti.Mode == base.ModeStandby, "the database is in Standby mode", "%s is %s", sn, ti.Mode)
-	l.Add(ti.Status == base.StatusOpen || ti.Status == base.StatusMount, "it is Open or Mount", "%s is %s", sn, ti.Status)
+	l.Add(ti.Mode == base.ModeStandby, "the database is in Standby mode", "%s is %s", sn, ti.Mode).Else(codeMode)
+	l.Add(ti.Status == base.StatusOpen || ti.Status == base.StatusMount, "it is Open or Mount", "%s is %s", sn, ti.Status).Else(codeStatus)
 	l.notWhole(target)
 	most := target
 	for _, q := range v.Standbys() {
@@ -177,10 +202,10 @@ func TakeoverForce(v View, target Peer) List {
 			most = q
 		}
 	}
-	l.Add(!ti.Keep.Less(most.Status.Inst.Keep), "its KLSN is the largest of all standbys", "%s has %s, %s has %s", sn, ti.Keep, most.Inst(), most.Status.Inst.Keep)
-	l.Add(target.Status.CtlStatus == proto.CtlValid, "its control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus)
+	l.Add(!ti.Keep.Less(most.Status.Inst.Keep), "its KLSN is the largest of all standbys", "%s has %s, %s has %s", sn, ti.Keep, most.Inst(), most.Status.Inst.Keep).Else(codeNotMost)
+	l.Add(target.Status.CtlStatus == proto.CtlValid, "its control file is Valid", "that of %s is %s", sn, target.Status.CtlStatus).Else(codeCtl)
 	why, free := v.commandFree(false)
-	l.Add(free, "no monitor command runs", "%s", why)
+	l.Add(free, "no monitor command runs", "%s", why).Else(codeClash)
 	return l
 }
 

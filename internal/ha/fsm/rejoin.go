@@ -107,7 +107,7 @@ func (x *m) markSplit(why string) {
 	x.Ctl, x.CtlDesc = proto.CtlSplit, why
 	x.log("database is split", "evidence", why)
 	x.acts = append(x.acts, WriteCtl{why})
-	x.exit("split: " + why)
+	x.exit("[!!! split: " + why + " !!!]") // so tagged the instance's log has it too (manual 6.15)
 }
 
 // rejoinFailed takes the instance's answer: a reason that does not pass makes the

@@ -433,6 +433,8 @@ func (c *scene) do(e Event) {
 				c.out.WriteString(" " + e.Cmd.State.String())
 			case proto.CmdSetMode:
 				c.out.WriteString(" " + e.Cmd.Mode.String())
+			case proto.CmdShutdown:
+				c.out.WriteString(" because: " + e.Cmd.Evidence)
 			}
 			c.out.WriteString("\n")
 		case TellRemote:

@@ -109,7 +109,7 @@ func (x *m) demote() bool {
 	if in.Mode == base.ModePrimary && in.Status == base.StatusOpen {
 		// Two Open primaries that have forked: going on makes it worse, and no
 		// rule says whose rows to keep (manual 2.2.16).
-		x.exit("two primaries are Open: " + why)
+		x.exit("[!!! two primaries are Open: " + why + " !!!]")
 		return true
 	}
 	if !x.rejoin(name, why) {

@@ -108,7 +108,7 @@ func TestConditionsAreShownAsDecided(t *testing.T) {
 	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Archives[0].State = base.ArchInvalid })
 	until(t, "the archive shows", func() bool { l, _ = m.ChooseSwitchover(""); return !l[0].OK })
 	err = m.Switchover(t.Context(), "", "B")
-	if base.CodeOf(err, 0) != CodeNotNormal || !strings.Contains(err.Error(), l[0].Conds.Why()) {
+	if base.CodeOf(err, 0) != -8111 || l[0].Conds.Code() != -8111 || !strings.Contains(err.Error(), l[0].Conds.Why()) {
 		t.Fatalf("error %v, shown %s", err, l[0].Conds.Why())
 	}
 }
@@ -127,10 +127,10 @@ func TestManualTakeover(t *testing.T) {
 	}
 	m := g.open(t, nil)
 	login(t, m)
-	if err := m.Takeover(t.Context(), "", "B", false); base.CodeOf(err, 0) != CodeNotNormal {
+	if err := m.Takeover(t.Context(), "", "B", false); base.CodeOf(err, 0) != -8399 {
 		t.Fatalf("with the primary alive: %v", err)
 	}
-	if err := m.Takeover(t.Context(), "", "B", true); base.CodeOf(err, 0) != CodeNotNormal {
+	if err := m.Takeover(t.Context(), "", "B", true); base.CodeOf(err, 0) != -8394 {
 		t.Fatalf("by force with the primary alive: %v", err)
 	}
 	fail(g)
@@ -345,10 +345,10 @@ func TestGroupCommands(t *testing.T) {
 	}{
 		{"set recover time", func() error { return m.SetRecoverTime(t.Context(), "", "B", 60) }, 0, []string{"A recover_time"}},
 		{"recover time out of range", func() error { return m.SetRecoverTime(t.Context(), "", "B", 2) }, CodeArgument, nil},
-		{"recover time of the primary", func() error { return m.SetRecoverTime(t.Context(), "", "A", 60) }, CodeArgument, nil},
+		{"recover time of the primary", func() error { return m.SetRecoverTime(t.Context(), "", "A", 60) }, -8459, nil},
 		{"unknown parameter", func() error { return m.SetGroupPara(t.Context(), "", "X", "1") }, CodeArgument, nil},
 		{"set para", func() error { return m.SetGroupPara(t.Context(), "", "dw_error_time", "15") }, 0, []string{"A set_para", "B set_para"}},
-		{"stop an attached standby", func() error { return m.StopDatabase(t.Context(), "", "B") }, CodeNotNormal, nil},
+		{"stop an attached standby", func() error { return m.StopDatabase(t.Context(), "", "B") }, -8656, nil},
 		{"detach", func() error { return m.Detach(t.Context(), "", "B") }, 0,
 			[]string{"A recover_time", "A begin change arch", "A step set_arch", "A end failed=false"}},
 		{"attach", func() error { return m.Attach(t.Context(), "", "B") }, 0, []string{"A recover_time"}},
@@ -357,7 +357,12 @@ func TestGroupCommands(t *testing.T) {
 		{"stop group", func() error { return m.StopGroup(t.Context(), "") }, 0, []string{"A stop_dw", "B stop_dw", "A stop_inst", "B stop_inst"}},
 		{"stop group again", func() error { return m.StopGroup(t.Context(), "") }, CodeAlready, nil},
 		{"startup group", func() error { return m.StartupGroup(t.Context(), "") }, 0, []string{"A startup_dw", "B startup_dw", "A startup_inst", "B startup_inst"}},
-		{"open database", func() error { return m.OpenDatabase(t.Context(), "", "A") }, 0,
+		{"open database that its watcher opens", func() error { return m.OpenDatabase(t.Context(), "", "A") }, -8368, nil},
+		{"open database", func() error {
+			g.change("A", func(s *proto.WatcherStatus) { s.Why = []string{"no answer from the watchers of B"} })
+			until(t, "its watcher does not open it", func() bool { r, err := m.CheckOpen("", "A"); return err == nil && !r.OK })
+			return m.OpenDatabase(t.Context(), "", "A")
+		}, 0,
 			[]string{"A begin open force", "A step set_arch", "A step open", "A end failed=false"}},
 		{"kill database", func() error { return m.KillDatabase(t.Context(), "", "B") }, 0, []string{"B kill_inst"}},
 		{"no such database", func() error { return m.KillDatabase(t.Context(), "", "X") }, CodeArgument, nil},

@@ -273,7 +273,7 @@ func (m *Monitor) StopDatabase(ctx context.Context, groupName, db string) error 
 				continue
 			}
 			if a.Inst == p.Inst() || (q.Inst() == p.Inst() && v.Auto()) {
-				return base.Errorf(CodeNotNormal, "the archive %s -> %s is Valid: detach database %s first", q.Inst(), a.Inst, a.Inst)
+				return base.Errorf(-8656, "the archive %s -> %s is Valid: detach database %s first", q.Inst(), a.Inst, a.Inst)
 			}
 		}
 	}
@@ -318,7 +318,7 @@ func (m *Monitor) onPrimaries(groupName, db string, fn func(g *group, prim cond.
 			return err
 		}
 		if p.Status.Inst.Mode != base.ModeStandby {
-			return base.Errorf(CodeArgument, "%s is not a standby", p.Inst())
+			return base.Errorf(-8459, "%s is not a standby", p.Inst())
 		}
 		prim, err := m.primary(g)
 		if err != nil {
@@ -358,7 +358,7 @@ func (m *Monitor) archInvalid(ctx context.Context, g *group, prim cond.Peer, sta
 	// that is the confirm monitor's to allow (G3).
 	v := m.view(g)
 	if link, ok := prim.Link(standby); v.Auto() && (!ok || !link.Connected) {
-		return base.Errorf(CodeNotNormal, "the MAL link %s -> %s is broken: in AUTO mode the watchers decide about its archive", prim.Inst(), standby)
+		return base.Errorf(-8528, "the MAL link %s -> %s is broken: in AUTO mode the watchers decide about its archive", prim.Inst(), standby)
 	}
 	h, err := m.hold(ctx, g, proto.KindChangeArch, prim)
 	if err != nil {

@@ -155,7 +155,7 @@ func (m *Monitor) Switchover(ctx context.Context, groupName, db string) error {
 		return err
 	}
 	if l := cond.Switchover(m.view(g), b); !l.OK() {
-		return condError(CodeNotNormal, b.Inst()+" cannot be switched to primary", l)
+		return condError(b.Inst()+" cannot be switched to primary", l)
 	}
 	a, err := m.primary(g)
 	if err != nil {
@@ -237,7 +237,7 @@ func (m *Monitor) Takeover(ctx context.Context, groupName, db string, force bool
 		l = m.takeoverConds(v, g, b)
 	}
 	if !l.OK() {
-		return condError(CodeNotNormal, b.Inst()+" cannot take over", l)
+		return condError(b.Inst()+" cannot take over", l)
 	}
 	evidence := "takeover by command"
 	var term uint64
@@ -339,8 +339,13 @@ func (m *Monitor) OpenDatabase(ctx context.Context, groupName, db string) error 
 	}
 	for _, q := range v.ActivePrimaries() {
 		if in.Mode == base.ModePrimary && q.Inst() != p.Inst() {
-			return base.Errorf(CodeNotNormal, "%s is an active primary already", q.Inst())
+			return base.Errorf(-8360, "%s is an active primary already", q.Inst())
 		}
+	}
+	// What its watcher is about to do by itself, with archives as they should be,
+	// is not to be forced (manual 4.4 #23).
+	if r, err := m.CheckOpen(g.Name, p.Inst()); err == nil && r.OK {
+		return base.Errorf(-8368, "the watcher of %s opens it by itself: wait for it", p.Inst())
 	}
 	h, err := m.hold(ctx, g, proto.KindOpenForce, p)
 	if err != nil {

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -101,7 +102,7 @@ func (m *Monitor) database(groupName, db string) (*group, cond.Peer, error) {
 func (m *Monitor) primary(g *group) (cond.Peer, error) {
 	ps := m.view(g).ActivePrimaries()
 	if len(ps) != 1 {
-		return cond.Peer{}, base.Errorf(CodeNotNormal, "group %s has %d active primaries", g.Name, len(ps))
+		return cond.Peer{}, base.Errorf(-8148, "group %s has %d active primaries", g.Name, len(ps))
 	}
 	return ps[0], nil
 }
@@ -222,8 +223,9 @@ func plainText(err error) string {
 	return err.Error()
 }
 
-func condError(code base.Code, what string, l cond.List) error {
-	return base.Errorf(code, "%s: %s", what, l.Why())
+// condError says which conditions are not met, with the manual's code of the first.
+func condError(what string, l cond.List) error {
+	return base.Errorf(cmp.Or(l.Code(), CodeNotNormal), "%s: %s", what, l.Why())
 }
 
 // settle waits until ok holds for the group's view, at most limit.

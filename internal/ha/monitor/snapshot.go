@@ -61,20 +61,22 @@ type DatabaseSnapshot struct {
 	NTask         int           `json:"n_tsk"`
 	TaskMem       int64         `json:"tsk_mem_use"`
 
-	Config    proto.GroupConfig   `json:"config"`
-	CtlDesc   string              `json:"ctl_desc,omitempty"`
-	Archives  []proto.ArchStatus  `json:"archives,omitempty"`
-	Links     []proto.MALLink     `json:"links,omitempty"`
-	Sends     []proto.SendStat    `json:"arch_send_info,omitempty"`
-	Applies   *proto.ApplyStat    `json:"apply_stat,omitempty"`
-	Lineage   base.Lineage        `json:"open_history,omitempty"`
-	Monitors  []proto.MonitorInfo `json:"monitors,omitempty"`
-	Recover   map[string]int      `json:"recover_time,omitempty"` // seconds, by standby
-	Why       []string            `json:"why,omitempty"`
-	Heard     time.Time           `json:"heard"`
-	Connected bool                `json:"connected"`
-	PmntMagic base.Magic          `json:"pmnt_magic"`
-	DBMagic   base.Magic          `json:"db_magic"`
+	Config   proto.GroupConfig   `json:"config"`
+	CtlDesc  string              `json:"ctl_desc,omitempty"`
+	Archives []proto.ArchStatus  `json:"archives,omitempty"`
+	Links    []proto.MALLink     `json:"links,omitempty"`
+	Sends    []proto.SendStat    `json:"arch_send_info,omitempty"`
+	Applies  *proto.ApplyStat    `json:"apply_stat,omitempty"`
+	Lineage  base.Lineage        `json:"open_history,omitempty"`
+	Monitors []proto.MonitorInfo `json:"monitors,omitempty"`
+	Recover  map[string]int      `json:"recover_time,omitempty"` // seconds, by standby
+	// Recovered is the last recovery of each standby by this database's watcher.
+	Recovered map[string]proto.Recovered `json:"recovered,omitempty"`
+	Why       []string                   `json:"why,omitempty"`
+	Heard     time.Time                  `json:"heard"`
+	Connected bool                       `json:"connected"`
+	PmntMagic base.Magic                 `json:"pmnt_magic"`
+	DBMagic   base.Magic                 `json:"db_magic"`
 }
 
 // Snapshot copies what is known.
@@ -128,6 +130,7 @@ func database(v cond.View, p cond.Peer, prims []cond.Peer) DatabaseSnapshot {
 	d.NTask, d.TaskMem = in.NTask, in.TaskMB
 	d.Config, d.CtlDesc, d.Archives, d.Links, d.Lineage = st.Config, st.CtlDesc, in.Archives, in.Links, in.Lineage
 	d.Sends, d.Applies = in.Sends, in.Applies
+	d.Recovered = st.Recovered
 	d.Monitors, d.Recover, d.Why, d.PmntMagic, d.DBMagic = st.Monitors, st.RecoverTime, st.Why, in.PmntMagic, in.DBMagic
 	return d
 }

@@ -53,6 +53,7 @@ type Hello struct {
 	Group        string `json:"group,omitempty"`
 	MonConfirm   bool   `json:"mon_confirm,omitempty"`
 	MonID        string `json:"mon_id,omitempty"` // random per monitor process
+	Auto         bool   `json:"auto,omitempty"`   // DW_MODE of a watcher is AUTO; display only
 	PID          int    `json:"pid"`
 }
 

@@ -56,7 +56,7 @@ func (g *Guard) dialOnce(peer, addr string) error {
 	defer stop()
 	_ = nc.SetDeadline(g.deps.Clock.Now().Add(helloWait))
 	err = c.direct(proto.TypeHello, proto.Hello{Role: proto.RoleWatcher, GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name,
-		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, PID: os.Getpid()})
+		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, Auto: g.cfg.FSM.Auto, PID: os.Getpid()})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)
 	}

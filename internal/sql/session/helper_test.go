@@ -196,6 +196,8 @@ func (testSource) MALIni() []views.MALIniRow                 { return nil }
 func (testSource) MALLinks() []views.MALLinkRow              { return nil }
 func (testSource) RapplySys() []views.RapplySysRow           { return nil }
 func (testSource) KeepPkg() []views.KeepPkgRow               { return nil }
+func (testSource) UtskInfo() []views.UtskInfoRow             { return nil }
+func (testSource) UtskSys() []views.UtskSysRow               { return nil }
 func (testSource) RapplyLSN() []views.RapplyLSNRow           { return nil }
 func (testSource) RapplyTasks() []views.KeepPkgRow           { return nil }
 func (testSource) RapplyParallel() []views.RapplyParallelRow { return nil }

@@ -35,6 +35,8 @@ func define() []*View {
 		view("V$RAPPLY_STAT", "Statistics of receiving and replaying redo.", onStandby, "10.1 #17", Source.RapplyStat),
 		view("V$DB_CHECK", "The check of the database under way (CHECK DATABASE), or the last one since the start.", anywhere, "", Source.DBCheck),
 		view("V$DB_CHECK_PROBLEM", "What that check found, at most 1000.", anywhere, "", Source.DBProblems),
+		view("V$UTSK_INFO", "The newest orders of the watcher, oldest first.", anywhere, "10.1 #1", Source.UtskInfo),
+		view("V$UTSK_SYS2", "What the instance knows of its watcher.", anywhere, "10.1 #2", Source.UtskSys),
 		view("V$VERSION", "Versions of server and formats.", anywhere, "", Source.Version),
 	}
 }

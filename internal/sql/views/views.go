@@ -34,6 +34,8 @@ type Source interface {
 	KeepPkg() []KeepPkgRow
 	RapplyLSN() []RapplyLSNRow
 	RapplyTasks() []KeepPkgRow
+	UtskInfo() []UtskInfoRow
+	UtskSys() []UtskSysRow
 	RapplyParallel() []RapplyParallelRow
 	Parameters() []ParameterRow
 	OpenHistory() []OpenHistoryRow

@@ -73,6 +73,12 @@ func (f fake) ArchSend() []ArchSendRow     { return one(ArchSendRow{Dest: "B", T
 func (f fake) RapplyStat() []RapplyStatRow { return one(RapplyStatRow{ApplyNum: 9}) }
 func (f fake) DBCheck() []DBCheckRow       { return one(DBCheckRow{State: "OK", Percent: 100}) }
 func (f fake) DBProblems() []DBProblemRow  { return nil }
+func (f fake) UtskInfo() []UtskInfoRow {
+	return one(UtskInfoRow{Code: 100, Cmd: "arch_send", Inst: "B", SendLSN: 7, DSeq2: 3}, UtskInfoRow{Nth: 1, Cmd: "open", DSeq2: 4})
+}
+func (f fake) UtskSys() []UtskSysRow {
+	return one(UtskSysRow{AutoSwitch: "TRUE", MaxWait: 30, LastMsg: f.start.Truncate(time.Second), Version: "4.0"})
+}
 func (f fake) Version() []VersionRow {
 	return one(VersionRow{"Datawatch"}, VersionRow{"DB Version: 1"})
 }
@@ -156,8 +162,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 12 {
-		t.Errorf("compared %d views, want 12: %v", len(checked), checked)
+	if len(checked) != 14 {
+		t.Errorf("compared %d views, want 14: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {
@@ -193,6 +199,8 @@ func TestValues(t *testing.T) {
 	db := open(t)
 	for sql, want := range map[string]string{
 		"select name, status$, mode$, oguid, dsc_role, start_time from v$instance":                                  "GRP1_RT_01|AFTER REDO|PRIMARY|453331|NULL|2024-02-29 23:59:58.123456",
+		"select running, break_flag, auto_switch, max_wait_time, last_msg_time, dw_version from v$utsk_sys2":        "FALSE|FALSE|TRUE|30|2024-02-29 23:59:58.000000|4.0",
+		"select code, send_lsn, cmd, inst_name, auto_switch from v$utsk_info where nth = 0":                         "100|7|arch_send|B|NULL",
 		"select MODE$ from V$INSTANCE where MODE$ = 'PRIMARY' and name like 'grp%'":                                 "PRIMARY",
 		"select db_magic, create_time from v$database":                                                              "4294967295|NULL",
 		"select P_DB_MAGIC, PKG_SEQ_ARR, APPLY_LSN_ARR from V$RAPPLY_LSN_INFO":                                      "460099052|(4426)|(106610)",
