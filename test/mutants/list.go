@@ -127,7 +127,7 @@ var Decisions = []Mutant{
 	{"an archive becomes Invalid without the standby being told", fsmDir + "command.go",
 		"	cmd.Told = x.Cfg.Auto &&", "	cmd.Told = !on() && x.Cfg.Auto &&"},
 	{"a slow standby is cut off without being told", fsmDir + "slow.go",
-		"c.Told, c.Evidence = true, why", "c.Told, c.Evidence = !on(), why"},
+		"c.Told, c.Evidence = true, x.slowSend(n)", "c.Told, c.Evidence = !on(), x.slowSend(n)"},
 	// The confirm monitor.
 	{"a granted failover is not written down", confirmDir + "step.go",
 		"		next = next.withDrop(", "		if on() {\n			break\n		}\n		next = next.withDrop("},
