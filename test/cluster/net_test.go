@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -144,6 +145,8 @@ func (n *simNet) kill(nd *node, power bool) {
 			continue
 		}
 		c.closed = true
+		// What a timer made a stopped process write was never sent.
+		c.peer.in = slices.DeleteFunc(c.peer.in, func(k chunk) bool { return k.held })
 		if !power {
 			c.peer.push(chunk{at: c.arrives(), rst: true})
 			c.peer.gone = true

@@ -218,20 +218,7 @@ func (l *lab) connectTo(t *testing.T, db string) *pgconn.PgConn {
 // longestGap is the longest time without an acknowledgement between two
 // moments.
 func (l *load) longestGap(from, to time.Time) time.Duration {
-	l.mu.Lock()
-	var at []time.Time
-	for _, a := range l.acked {
-		if a.at.After(from) && a.at.Before(to) {
-			at = append(at, a.at)
-		}
-	}
-	l.mu.Unlock()
-	slices.SortFunc(at, time.Time.Compare)
-	longest, last := time.Duration(0), from
-	for _, a := range append(at, to) {
-		longest, last = max(longest, a.Sub(last)), a
-	}
-	return longest
+	return slices.Max(append(l.gaps(from, to, 0), 0))
 }
 
 // TestMachineLost takes the power of each machine (of the standby's only without

@@ -342,7 +342,9 @@ func (s *Server) prepareReplication() error {
 		}
 	}
 	var tr ship.Transport = noTransport{}
+	var fail time.Duration
 	if m := s.cfg.MAL; m != nil {
+		fail = m.ConnFailInterval
 		mc := mal.Config{Self: s.name, CheckInterval: m.CheckInterval, ConnFailInterval: m.ConnFailInterval, LoginTimeout: m.LoginTimeout,
 			CompressLevel: m.CompressLevel, Dial: s.dial, Listen: s.listen, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity}
 		for _, e := range m.Entries {
@@ -356,7 +358,7 @@ func (s *Server) prepareReplication() error {
 		s.node, tr = node, node
 	}
 	s.ship = ship.New(ship.Config{Targets: targets, Engine: replEngine{s.eng}, Transport: tr, SendNum: dm.RlogPkgSendNum,
-		Recent: dm.RlogSendApplyMon, Clock: s.clock, Log: s.log, OnChange: s.changed})
+		Recent: dm.RlogSendApplyMon, FailInterval: fail, Clock: s.clock, Log: s.log, OnChange: s.changed})
 	s.eng.SetShipper(s.ship)
 	s.donor = rejoin.NewDonor(rejoin.DonorConfig{Engine: s.eng, Clock: s.clock, Log: s.log})
 	return nil

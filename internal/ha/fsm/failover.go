@@ -216,12 +216,12 @@ func (x *m) decideConfirm() {
 }
 
 // resend tries to go on with the standbys as they are: when all of them can
-// receive again, opening sends the pending package once more.
+// receive again, and answer in time, opening sends the pending package once more.
 func (x *m) resend(failed []string) bool {
 	for _, n := range failed {
 		ri := x.remote(n).Status.Inst
 		a, ok := x.arch(n)
-		if !ok || a.State != base.ArchValid || !x.instOK(n, x.now) || ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen || !x.malUp(n) {
+		if !ok || a.State != base.ArchValid || a.Late || !x.instOK(n, x.now) || ri.Mode != base.ModeStandby || ri.Status != base.StatusOpen || !x.malUp(n) {
 			return false
 		}
 	}

@@ -84,6 +84,8 @@ func (x *m) canRecover(n string) (bool, string) {
 		return false, "its watcher serves a monitor command"
 	case !x.malUp(n):
 		return false, "the MAL link to it is down"
+	case a.Late:
+		return false, "its answers take so long that no commit could be acknowledged by them"
 	case ri.Stand != (base.Position{}) && ri.Apply != ri.Stand:
 		return false, fmt.Sprintf("it still replays: ASEQ:ALSN %s, SSEQ:SLSN %s", ri.Apply, ri.Stand)
 	}

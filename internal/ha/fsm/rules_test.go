@@ -307,7 +307,7 @@ func (c *scene) setRemote(inst, k, v string, n int) bool {
 		r.Status.Inst.ValidClaim = n == 1
 	case "confirm":
 		r.Status.Monitors = []proto.MonitorInfo{{ID: "m", Confirm: true}}
-	case "arch", "failed", "mal", "slow":
+	case "arch", "failed", "mal", "slow", "late":
 		for i := range own.Archives {
 			if own.Archives[i].Inst != inst {
 				continue
@@ -319,6 +319,8 @@ func (c *scene) setRemote(inst, k, v string, n int) bool {
 				own.Archives[i].SendFailed = n == 1
 			case "slow":
 				own.Archives[i].RecentSends, own.Archives[i].RecentTime = 1, int64(n)*1e6
+			case "late":
+				own.Archives[i].Late = n == 1
 			case "mal":
 				own.Links[i].Connected = n == 1
 			}

@@ -76,6 +76,9 @@ type ArchStatus struct {
 	// database is suspended because of it.
 	SendFailed bool   `json:"send_failed,omitempty"`
 	LastError  string `json:"last_error,omitempty"`
+	// Late is set while it answers, but so late that no commit can be acknowledged
+	// by its answers: sending again is of no use, nor is recovering it.
+	Late bool `json:"late,omitempty"`
 	// Recovering is set while archive_send to it runs; Sent is how far it got.
 	Recovering bool          `json:"recovering,omitempty"`
 	Sent       base.Position `json:"sent"`

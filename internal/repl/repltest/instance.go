@@ -369,6 +369,9 @@ func (e *Engine) failed(err error) error {
 	return err
 }
 
+// failInterval is the MAL_CONN_FAIL_INTERVAL of all instances.
+const failInterval = 2 * time.Second
+
 // Instance is an engine with its replication.
 type Instance struct {
 	*Engine
@@ -403,14 +406,14 @@ func Start(e *Engine, o Options) (*Instance, error) {
 	i.Recv = standby.New(standby.Config{Engine: e, PmntMagic: o.Magic, Incarnation: inc, BufNum: o.BufNum, MaxDelay: o.MaxDelay, OnHalt: o.OnHalt, Log: Quiet})
 	h := &handler{i: i}
 	var err error
-	i.Node, err = mal.New(mal.Config{Self: e.Name, Entries: o.Entries, CheckInterval: o.CheckInterval, ConnFailInterval: 2 * time.Second,
+	i.Node, err = mal.New(mal.Config{Self: e.Name, Entries: o.Entries, CheckInterval: o.CheckInterval, ConnFailInterval: failInterval,
 		Dial: o.Dial, Listen: o.Listen, Log: Quiet, Identity: func() mal.Identity {
 			return mal.Identity{PmntMagic: o.Magic, OGUID: o.OGUID, Mode: e.Mode(), Status: e.Status(), Lineage: e.Lineage(), File: e.LogEnd(), Incarnation: inc}
 		}}, h)
 	if err != nil {
 		return nil, err
 	}
-	i.Ship = ship.New(ship.Config{Targets: o.Targets, Engine: e, Transport: i.Node, SendNum: o.SendNum, Log: Quiet})
+	i.Ship = ship.New(ship.Config{Targets: o.Targets, Engine: e, Transport: i.Node, SendNum: o.SendNum, FailInterval: failInterval, Log: Quiet})
 	e.mu.Lock()
 	e.OnChange = func() { i.Node.IdentityChanged(); i.Ship.EngineChanged() }
 	e.mu.Unlock()

@@ -22,11 +22,13 @@ type Net struct {
 	conns map[*end]bool
 	cut   map[[2]string]bool // unordered pair: refused and closed
 	dead  map[[2]string]bool // unordered pair: silent, nothing arrives
+	slow  map[[2]string]time.Duration
 }
 
 // NewNet makes a network without faults.
 func NewNet() *Net {
-	return &Net{ports: map[string]*listener{}, conns: map[*end]bool{}, cut: map[[2]string]bool{}, dead: map[[2]string]bool{}}
+	return &Net{ports: map[string]*listener{}, conns: map[*end]bool{}, cut: map[[2]string]bool{}, dead: map[[2]string]bool{},
+		slow: map[[2]string]time.Duration{}}
 }
 
 func pair(a, b string) [2]string {
@@ -105,6 +107,7 @@ func (n *Net) DialFrom(from string) func(context.Context, string) (net.Conn, err
 		mine := &end{n: n, link: pair(from, host), r: ba, w: ab}
 		theirs := &end{n: n, link: pair(from, host), r: ab, w: ba}
 		n.mu.Lock()
+		ab.delay, ba.delay = n.slow[mine.link], n.slow[mine.link]
 		n.conns[mine], n.conns[theirs] = true, true
 		n.mu.Unlock()
 		select {
@@ -145,6 +148,18 @@ func (n *Net) Reset(a, b string) {
 // arrives, dialling hangs.
 func (n *Net) Mute(a, b string) { n.setDead(a, b, true) }
 
+// Delay lets what is written between two hosts from now on take a time, each way.
+func (n *Net) Delay(a, b string, d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.slow[pair(a, b)] = d
+	for c := range n.conns {
+		if c.link == pair(a, b) {
+			c.r.setDelay(d)
+		}
+	}
+}
+
 func (n *Net) setDead(a, b string, dead bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -169,10 +184,18 @@ const pipeMax = 4 << 20
 // pipe is one direction of a connection.
 type pipe struct {
 	mu     sync.Mutex
-	buf    []byte
+	parts  []part // in the order written, and of arrival
+	size   int    // of all of them
 	eof    bool
 	silent bool
+	delay  time.Duration
 	wake   chan struct{} // closed and replaced at every change
+}
+
+// part is what was written at once.
+type part struct {
+	b  []byte
+	at time.Time // of its arrival
 }
 
 func newPipe() *pipe { return &pipe{wake: make(chan struct{})} }
@@ -189,6 +212,8 @@ func (p *pipe) mute(s bool) {
 	p.mu.Unlock()
 }
 
+func (p *pipe) setDelay(d time.Duration) { p.mu.Lock(); p.delay = d; p.mu.Unlock() }
+
 func (p *pipe) close() {
 	p.mu.Lock()
 	if !p.eof {
@@ -200,13 +225,22 @@ func (p *pipe) close() {
 
 func (p *pipe) read(b []byte) (int, error) {
 	for {
+		var due <-chan time.Time
 		p.mu.Lock()
-		if len(p.buf) > 0 && !p.silent {
-			n := copy(b, p.buf)
-			p.buf = p.buf[n:]
-			p.changed()
-			p.mu.Unlock()
-			return n, nil
+		if len(p.parts) > 0 && !p.silent {
+			first := &p.parts[0]
+			if left := time.Until(first.at); left <= 0 {
+				n := copy(b, first.b)
+				p.size -= n
+				if first.b = first.b[n:]; len(first.b) == 0 {
+					p.parts = p.parts[1:]
+				}
+				p.changed()
+				p.mu.Unlock()
+				return n, nil
+			} else if !p.eof {
+				due = time.After(left)
+			}
 		}
 		if p.eof {
 			p.mu.Unlock()
@@ -214,7 +248,10 @@ func (p *pipe) read(b []byte) (int, error) {
 		}
 		w := p.wake
 		p.mu.Unlock()
-		<-w
+		select {
+		case <-w:
+		case <-due:
+		}
 	}
 }
 
@@ -226,9 +263,9 @@ func (p *pipe) write(b []byte) (int, error) {
 			p.mu.Unlock()
 			return done, io.ErrClosedPipe
 		}
-		if room := pipeMax - len(p.buf); room > 0 {
+		if room := pipeMax - p.size; room > 0 {
 			k := min(room, len(b)-done)
-			p.buf = append(p.buf, b[done:done+k]...)
+			p.add(b[done : done+k])
 			done += k
 			p.changed()
 		}
@@ -239,6 +276,19 @@ func (p *pipe) write(b []byte) (int, error) {
 		}
 		<-w
 	}
+}
+
+// add needs p.mu. Nothing arrives before what was written earlier.
+func (p *pipe) add(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	at := time.Now().Add(p.delay)
+	if n := len(p.parts); n > 0 && at.Before(p.parts[n-1].at) {
+		at = p.parts[n-1].at
+	}
+	p.parts = append(p.parts, part{append([]byte(nil), b...), at})
+	p.size += len(b)
 }
 
 // end is one end of a connection.

@@ -95,7 +95,7 @@ func (s *Shipper) catchUp(ctx context.Context, t *target) error {
 	}
 	goal := e.LogEnd()
 	for {
-		info, err := s.say(ctx, t, base.ArchUnknown)
+		info, err := s.sayQuick(ctx, t, base.ArchUnknown)
 		if err != nil {
 			return err
 		}

@@ -10,10 +10,6 @@ import (
 	"datawatch/internal/storage/redo"
 )
 
-// leaseTries is how often Release asks standbys again whose answers took longer
-// than the lease; then the round trip is too long to be a primary with.
-const leaseTries = 3
-
 // passed is the time between two moments; that for which the whole machine was
 // suspended shows on the wall clock only.
 func passed(from, to time.Time) time.Duration {
@@ -28,21 +24,15 @@ func passed(from, to time.Time) time.Duration {
 // have taken over refuses it, and the send has failed (G3). They
 // may be acknowledged until the time returned; zero: always, no archive is Valid.
 func (s *Shipper) Release(ctx context.Context, pkg *redo.Package) (time.Time, error) {
-	for range leaseTries {
+	for {
 		todo, until, err := s.overdue()
 		if err != nil || len(todo) == 0 {
 			return until, err
 		}
-		if err := s.renew(ctx, pkg, todo); err != nil {
+		if err := s.renew(ctx, pkg, todo); err != nil { // at the latest when one of them is late
 			return time.Time{}, err
 		}
 	}
-	todo, until, err := s.overdue()
-	if err != nil || len(todo) == 0 {
-		return until, err
-	}
-	t := todo[0]
-	return time.Time{}, s.outcome(t, pkg, mal.KindRecover, base.Errorf(CodeLease, "its answers take longer than %v", standby.Lease))
 }
 
 // overdue lists the standbys whose promise is too old to acknowledge by, and
@@ -55,11 +45,14 @@ func (s *Shipper) overdue() (todo []*target, until time.Time, err error) {
 		}
 		t.mu.Lock()
 		valid, end := t.state == base.ArchValid, t.leased.Add(standby.Lease)
-		late := passed(t.leased, now) >= standby.Lease
+		over := passed(t.leased, now) >= standby.Lease
+		if valid && !over {
+			t.waiting = 0
+		}
 		t.mu.Unlock()
 		switch {
 		case !valid:
-		case late:
+		case over:
 			todo = append(todo, t)
 		case until.IsZero() || end.Before(until):
 			until = end

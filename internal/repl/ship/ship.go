@@ -89,6 +89,9 @@ type Config struct {
 	// ClaimTimeout bounds how long SetState Invalid tries to tell a standby
 	// that may be dead; default 1 s.
 	ClaimTimeout time.Duration
+	// FailInterval is MAL_CONN_FAIL_INTERVAL: so long, and the lease, a standby may
+	// go on answering too late; default 10 s.
+	FailInterval time.Duration
 	Clock        clock.Clock
 	Log          *slog.Logger
 	// OnChange is called after changes of archive states. It must not block.
@@ -129,8 +132,11 @@ type target struct {
 	sendFailed bool
 	lastError  string
 	acked      base.Position
-	ackedID    uint64    // open record in force then
-	leased     time.Time // when the newest package it acknowledged was sent
+	ackedID    uint64        // open record in force then
+	leased     time.Time     // when the newest package it acknowledged was sent
+	waiting    time.Duration // for its next lease, so far
+	asking     bool          // whether it is late
+	late       bool          // its answers come too late to acknowledge by (late.go)
 	recovering bool
 	sent       base.Position
 	check      bool          // positions and claim to be settled with the standby
@@ -154,6 +160,9 @@ func New(cfg Config) *Shipper {
 	}
 	if cfg.ClaimTimeout <= 0 {
 		cfg.ClaimTimeout = time.Second
+	}
+	if cfg.FailInterval <= 0 {
+		cfg.FailInterval = 10 * time.Second
 	}
 	if cfg.OnChange == nil {
 		cfg.OnChange = func() {}
@@ -376,16 +385,7 @@ func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kin
 	if err != nil {
 		return err
 	}
-	select {
-	case <-call.Done():
-	case <-invalid:
-		call.Forget()
-		return errInvalidated
-	case <-ctx.Done():
-		call.Forget()
-		return context.Cause(ctx)
-	}
-	b, err := call.Result()
+	b, err := s.await(ctx, t, call, invalid)
 	if err != nil || typ == mal.TypeHardened {
 		return err
 	}
@@ -488,7 +488,7 @@ func (t *target) invalidated() chan struct{} {
 
 // setInvalid needs t.mu. The standby is told by the target's goroutine, too.
 func (t *target) setInvalid() {
-	t.state = base.ArchInvalid
+	t.state, t.waiting = base.ArchInvalid, 0
 	if !t.closed {
 		t.closed = true
 		close(t.invalid)
@@ -503,7 +503,7 @@ func (s *Shipper) States() []proto.ArchStatus {
 	for _, t := range s.targets {
 		t.mu.Lock()
 		out = append(out, proto.ArchStatus{Inst: t.Inst, Type: t.Type, State: t.state, SendFailed: t.sendFailed,
-			LastError: t.lastError, Recovering: t.recovering, Sent: t.sent, Acked: t.acked,
+			LastError: t.lastError, Late: t.late, Recovering: t.recovering, Sent: t.sent, Acked: t.acked,
 			RecentSends: t.stats.info.RecentCnt, RecentTime: t.stats.info.RecentTime.Microseconds()})
 		t.mu.Unlock()
 	}

@@ -2,6 +2,7 @@ package ship
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"datawatch/internal/base"
@@ -118,6 +119,19 @@ func (s *Shipper) settleValid(t *target) error {
 	}
 	ctx, cancel := t.untilInvalid(s.ctx)
 	defer cancel()
+	// Packages wait meanwhile: not long for one that answers late, which is asked
+	// again later.
+	ctx, stop := context.WithTimeout(ctx, standby.Lease)
+	defer stop()
+	defer func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.wg.Go(func() {
+				if s.cfg.Clock.Sleep(s.ctx, s.cfg.FailInterval) == nil {
+					s.recheck(t.Inst)
+				}
+			})
+		}
+	}()
 	info, err := s.say(ctx, t, base.ArchUnknown)
 	if err != nil {
 		return nil // the link again; it comes back here
@@ -423,7 +437,7 @@ func (s *Shipper) validate(ctx context.Context, t *target) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	info, err := s.say(ctx, t, base.ArchUnknown)
+	info, err := s.sayQuick(ctx, t, base.ArchUnknown)
 	if err != nil {
 		return err
 	}
@@ -470,6 +484,6 @@ func (t *target) setValid() {
 		t.state = base.ArchValid
 		t.invalid, t.closed = make(chan struct{}), false
 	}
-	t.check = false
+	t.check, t.waiting = false, 0
 	t.sendFailed, t.lastError = false, ""
 }
