@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -9,7 +10,25 @@ import (
 	"datawatch/test/mutants"
 )
 
-// TestMutants: with any of the rules broken, some life fails. DW_CLUSTER_MUTANTS is
+// stories runs the tests of this package that are no lives with a rule broken, and
+// names one that fails.
+func stories(t *testing.T, exe, rule string) string {
+	t.Helper()
+	cmd := exec.Command(exe, "-test.skip=^(TestSeeds|TestLives|TestMutants)$", "-test.failfast", "-test.timeout=10m")
+	cmd.Env = append(os.Environ(), "DW_MUTANT="+rule)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	if _, name, ok := strings.Cut(string(out), "--- FAIL: "); ok {
+		name, _, _ = strings.Cut(name, " ")
+		return name
+	}
+	t.Fatalf("%s: %v\n%s", rule, err, out)
+	return ""
+}
+
+// TestMutants: with any of the rules broken, some story or some life fails. DW_CLUSTER_MUTANTS is
 // how many lives may pass (make mutants), DW_MUTANT a part of the names of the
 // rules to break.
 func TestMutants(t *testing.T) {
@@ -19,11 +38,18 @@ func TestMutants(t *testing.T) {
 	}
 	const self = "datawatch/test/cluster"
 	exe := mutants.Build(t, mutants.Commits, self)[self]
+	if test := stories(t, exe, ""); test != "" {
+		t.Fatalf("%s fails without any mutant", test)
+	}
 	for _, m := range mutants.Commits {
 		if !strings.Contains(m.Name, os.Getenv("DW_MUTANT")) {
 			continue
 		}
 		began := time.Now()
+		if test := stories(t, exe, m.Name); test != "" {
+			t.Logf("%-60s %s, %s", m.Name, test, time.Since(began).Round(100*time.Millisecond))
+			continue
+		}
 		f := lives(exe, []string{"DW_MUTANT=" + m.Name}, 1, limit, nil)
 		if f == nil {
 			t.Errorf("%s: no life of %d fails (%s)", m.Name, limit, m.File)
