@@ -159,21 +159,17 @@ func (w *world) stop() {
 	for _, m := range w.mons {
 		m.close()
 	}
-	var wait []<-chan struct{}
 	for _, h := range w.hosts {
-		if h.watch != nil {
-			wait = append(wait, h.watch.done)
+		if g := h.watch; g != nil {
 			h.killWatch(false)
+			<-g.done // it may be starting an instance until then
 		}
 	}
 	for _, h := range w.hosts {
 		h.killInst(false)
 		for _, i := range h.procs {
-			wait = append(wait, i.done)
+			<-i.done
 		}
-	}
-	for _, c := range wait {
-		<-c
 	}
 }
 
