@@ -3,6 +3,7 @@ package cluster
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,11 +11,12 @@ import (
 	"datawatch/test/mutants"
 )
 
-// stories runs the tests of this package that are no lives with a rule broken, and
+// stories runs the tests of a package that are no lives with a rule broken, and
 // names one that fails.
-func stories(t *testing.T, exe, rule string) string {
+func stories(t *testing.T, exe, pkg, rule string) string {
 	t.Helper()
 	cmd := exec.Command(exe, "-test.skip=^(TestSeeds|TestLives|TestMutants)$", "-test.failfast", "-test.timeout=10m")
+	cmd.Dir = filepath.Join("../..", strings.TrimPrefix(pkg, "datawatch/"))
 	cmd.Env = append(os.Environ(), "DW_MUTANT="+rule)
 	out, err := cmd.CombinedOutput()
 	if err == nil {
@@ -37,16 +39,31 @@ func TestMutants(t *testing.T) {
 		t.Skip("builds a test program and lives for minutes: make mutants")
 	}
 	const self = "datawatch/test/cluster"
-	exe := mutants.Build(t, mutants.Commits, self)[self]
-	if test := stories(t, exe, ""); test != "" {
-		t.Fatalf("%s fails without any mutant", test)
+	const internal = "datawatch/internal/"
+	pkgs := []string{self}
+	for _, pkg := range mutants.Behind {
+		pkgs = append(pkgs, internal+pkg)
+	}
+	exes := mutants.Build(t, mutants.Commits, pkgs...)
+	exe := exes[self]
+	for pkg, exe := range exes {
+		if test := stories(t, exe, pkg, ""); test != "" {
+			t.Fatalf("%s of %s fails without any mutant", test, pkg)
+		}
 	}
 	for _, m := range mutants.Commits {
 		if !strings.Contains(m.Name, os.Getenv("DW_MUTANT")) {
 			continue
 		}
 		began := time.Now()
-		if test := stories(t, exe, m.Name); test != "" {
+		test, pkg := stories(t, exe, self, m.Name), mutants.Behind[m.Name]
+		if test == "" && pkg != "" {
+			if test = stories(t, exes[internal+pkg], internal+pkg, m.Name); test == "" {
+				t.Errorf("%s: no test of %s fails", m.Name, pkg)
+				continue
+			}
+		}
+		if test != "" {
 			t.Logf("%-60s %s, %s", m.Name, test, time.Since(began).Round(100*time.Millisecond))
 			continue
 		}

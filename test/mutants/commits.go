@@ -22,3 +22,15 @@ var Commits = []Mutant{
 	{"the confirm monitor writes nothing down", "ha/monitor/store.go",
 		"	path := filepath.Join(s.dir, recordName(group))\n	tmp", "	if on() {\n		return nil\n	}\n	path := filepath.Join(s.dir, recordName(group))\n	tmp"},
 }
+
+// Behind are those of Commits that stand behind another rule, which a life hardly
+// ever gets around; who notices instead is their own package.
+var Behind = map[string]string{
+	// Two openings of one number are a fork, and whoever has one is Split before
+	// anything is sent to it (fsm, Judge).
+	"a standby does not compare histories": "repl/standby",
+	// A confirm monitor that was restarted decides nothing before it has heard the
+	// primary, which says itself what it has gone on without (confirm, fresh): only an
+	// older report that is still under way gets around that.
+	"the confirm monitor writes nothing down": "ha/monitor",
+}
