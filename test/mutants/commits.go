@@ -26,6 +26,9 @@ var Commits = []Mutant{
 // Behind are those of Commits that stand behind another rule, which a life hardly
 // ever gets around; who notices instead is their own package.
 var Behind = map[string]string{
+	// A package that opens a reign in the place of the kept one drops it too (standby,
+	// accept), and every primary begins with such a package.
+	"a package is kept that shall be dropped": "repl/standby",
 	// Two openings of one number are a fork, and whoever has one is Split before
 	// anything is sent to it (fsm, Judge).
 	"a standby does not compare histories": "repl/standby",
