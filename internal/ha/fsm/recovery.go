@@ -130,6 +130,11 @@ func (x *m) decideRecovery() {
 		x.to(Startup, "", why)
 		return
 	}
+	// A recovery can last for hours; but when it is to give the primary its only
+	// successor, that comes first.
+	if in.Status == base.StatusOpen && x.successor() && x.unserved() {
+		return
+	}
 	busy := false
 	for _, n := range sorted(x.rec) {
 		r := x.rec[n]

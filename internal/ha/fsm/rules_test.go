@@ -194,6 +194,8 @@ func (c *scene) set(k, v string) bool {
 		s.Cfg.FailoverForce = n == 1
 	case "rejoin":
 		s.Cfg.Rejoin = n == 1
+	case "servicecheck":
+		s.Cfg.ServiceCheck = n == 1
 	case "restart":
 		s.Cfg.AutoRestart = n == 1
 	case "reconnect":
@@ -392,6 +394,8 @@ func (c *scene) event(words []string) Event {
 			e.Req, c.asks = c.asks[0].Req, c.asks[1:]
 		}
 		return e
+	case "service":
+		return Service{Why: a["why"]}
 	case "ctl-saved":
 		return CtlSaved{Err: a["err"]}
 	}

@@ -1,5 +1,7 @@
 package fsm
 
+import "datawatch/internal/base"
+
 // service notes whether clients can reach the instance (INST_SERVICE_IP_CHECK,
 // manual 5.4).
 func (x *m) service(why string) {
@@ -36,4 +38,14 @@ func (x *m) unserved() bool {
 	x.svcDone = true
 	x.kill("INST_SERVICE_IP_CHECK: " + x.svcWhy)
 	return true
+}
+
+// successor: a standby has all that is acknowledged, and runs.
+func (x *m) successor() bool {
+	for _, n := range x.names() {
+		if a, ok := x.arch(n); ok && a.State == base.ArchValid && !a.SendFailed && x.instOK(n, x.now) {
+			return true
+		}
+	}
+	return false
 }
