@@ -189,3 +189,23 @@ func TestCodes(t *testing.T) {
 		t.Errorf("no primary known: code %d", c)
 	}
 }
+
+// TestLoginBeforeTheFailure: a login that the failed instance did not answer, or
+// that was under way when its machine was lost, prevents no takeover.
+func TestLoginBeforeTheFailure(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		v := group()
+		a := &v.Peers[0].Status
+		if a.State = proto.DWLoginCheck; lost {
+			v.Peers[0].Heard = now.Add(-time.Minute)
+		} else {
+			a.State, a.InstOK, a.StateAtLoss = proto.DWStartup, false, proto.DWLoginCheck
+		}
+		b := &v.Peers[1].Status.Inst
+		b.ValidClaim, b.ValidClaimFrom, b.ValidClaimID = true, "A", 1
+		b.Links = []proto.MALLink{{Inst: "A"}}
+		if l := Takeover(v, v.Peers[1], TakeoverOptions{}); !l.OK() {
+			t.Errorf("machine lost %v: %s", lost, l.Why())
+		}
+	}
+}

@@ -103,7 +103,9 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 		before = p.Status.StateAtLoss
 	}
 	// STANDBY CHECK makes an archive Invalid only when that standby has been told.
-	allowed := []string{proto.DWStartup, proto.DWOpen, proto.DWRecovery, proto.DWStandbyCheck}
+	// LOGIN CHECK is STARTUP or OPEN, and does nothing: somebody who logs in to see
+	// why the instance hangs must not prevent the takeover.
+	allowed := []string{proto.DWStartup, proto.DWOpen, proto.DWRecovery, proto.DWStandbyCheck, proto.DWLoginCheck}
 	if o.Suspend {
 		allowed = append(allowed, proto.DWConfirm, proto.DWFailover)
 	}
