@@ -79,3 +79,22 @@ func TestExplain(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 }
+
+// TestTipOnUnequalParameters: a watcher that did not run when a parameter of the
+// group was changed is told of (manual 4.4 #34).
+func TestTipOnUnequalParameters(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	m := g.open(t, nil)
+	ready(t, m)
+	told := func(s string) bool { return strings.Contains(strings.Join(m.Tip().Lines, "\n"), s) }
+	if told("not the same") {
+		t.Fatalf("%q", m.Tip().Lines)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Config.ErrorTime = 7 })
+	until(t, "tip says so", func() bool { return told("DW_ERROR_TIME is not the same everywhere: 4 at A, 7 at B") })
+	if r := m.Tip(); r.OK {
+		t.Error("tip is satisfied")
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Config.ErrorTime, s.Config.Type = 7, "LOCAL" })
+	until(t, "a LOCAL guard is no matter", func() bool { return !told("not the same") })
+}

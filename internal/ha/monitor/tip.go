@@ -54,6 +54,10 @@ func (m *Monitor) Tip() Report {
 			handling = handling || (v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit &&
 				(arbiter || p.Status.Inst.Mode != base.ModeStandby))
 		}
+		for _, t := range unequal(v) {
+			say("  %s", t)
+			abnormal = true
+		}
 		if v.Auto() && !confirmSeen(v) && !m.cfg.Confirm {
 			say("  AUTO mode, but no confirm monitor is connected: nobody will take over by itself")
 			abnormal = true
@@ -79,6 +83,37 @@ func (m *Monitor) Tip() Report {
 		say("not every group has a normal primary; the user must decide whether to step in")
 	}
 	return r
+}
+
+// unequal tells which parameters that must be equal in a group are not (manual
+// 4.4 #34): one was perhaps changed while another watcher did not run.
+func unequal(v cond.View) []string {
+	var out []string
+	for _, x := range []struct {
+		name string
+		of   func(proto.GroupConfig) string
+	}{
+		{"DW_MODE", func(c proto.GroupConfig) string { return c.Mode }},
+		{"DW_ERROR_TIME", func(c proto.GroupConfig) string { return fmt.Sprint(c.ErrorTime) }},
+	} {
+		var at []string
+		first, differs := "", false
+		for _, p := range v.Peers {
+			if !v.Alive(p) || !cond.Global(p) {
+				continue
+			}
+			val := x.of(p.Status.Config)
+			if len(at) == 0 {
+				first = val
+			}
+			differs = differs || val != first
+			at = append(at, val+" at "+p.Inst())
+		}
+		if differs {
+			out = append(out, x.name+" is not the same everywhere: "+strings.Join(at, ", "))
+		}
+	}
+	return out
 }
 
 func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(string, ...any)) (bad bool) {
