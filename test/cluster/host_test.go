@@ -300,7 +300,7 @@ func (h *host) startWatch() error {
 	cfg, _ := appwatch.Convert("/db/dmwatcher.ini", w.Groups[0], insts[0])
 	cfg.ServiceHost = ""
 	x := &guarding{node: h.w.net.node(h.addr, "dmwatcher"), done: make(chan struct{})}
-	x.g, err = watcher.New(cfg, watcher.Deps{Dial: x.node.dialTo, Procs: h, FS: h.etc, Clock: procClock{x.node, &h.wall}, Log: h.w.logger("w" + h.name),
+	x.g, err = watcher.New(cfg, watcher.Deps{Dial: x.node.dialTo, Procs: h, PID: 500, FS: h.etc, Clock: procClock{x.node, &h.wall}, Log: h.w.logger("w" + h.name),
 		Listen: func(addr string) (l net.Listener, err error) { return x.node.listen(context.Background(), addr) }})
 	if err != nil {
 		return err
@@ -398,7 +398,7 @@ func (h *monHost) start() {
 		g.Addrs = append(g.Addrs, fmt.Sprintf("%s:%d", x.addr, dwPort))
 	}
 	m, err := monitor.Open(context.Background(), monitor.Config{Confirm: h.confirm, Groups: []monitor.Group{g}, StateDir: "/mon", FS: h.disk,
-		TLS: monitor.TLS{Mode: "OFF"}, Dial: h.node.dialTo, Clock: procClock{h.node, &h.wall}, MonID: fmt.Sprintf("%s-%d", h.name, h.inc), Logger: h.w.logger(h.name)})
+		TLS: monitor.TLS{Mode: "OFF"}, Dial: h.node.dialTo, Clock: procClock{h.node, &h.wall}, MonID: fmt.Sprintf("%s-%d", h.name, h.inc), PID: 9000 + h.inc, Logger: h.w.logger(h.name)})
 	if err != nil {
 		h.w.chain.fault("monitor %s does not start: %v", h.name, err)
 		return

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 )
@@ -39,8 +41,12 @@ type report struct {
 	Did, Commands    deeds
 	Faults           []string
 	Settings         string
+	Trace            string // a hash of all its lines
 	text             string // what it printed
 }
+
+// traced: traces are printed, whole.
+var traced = os.Getenv("DW_CLUSTER_TRACE") != ""
 
 // TestSeeds lives a number of lives in child processes of one thread each, so
 // that what goroutines do in the same moment depends on the seed as much as it
@@ -66,8 +72,17 @@ func TestSeeds(t *testing.T) {
 	}
 	did, commands := deeds{}, deeds{}
 	var total report
+	var trace string
 	began := time.Now()
-	bad := lives(os.Args[0], nil, first, count, func(r report, n uint64) {
+	exe, why := program()
+	if why != "" {
+		fmt.Printf("lives do not repeat themselves exactly: %s\n", why)
+	}
+	bad := lives(exe, nil, first, count, func(r report, n uint64) {
+		trace = r.Trace
+		if list := os.Getenv("DW_CLUSTER_TRACES"); list != "" {
+			fmt.Printf("TRACE %d %s\n", r.Seed, r.Trace)
+		}
 		did.add(r.Did)
 		commands.add(r.Commands)
 		total.Seconds += r.Seconds
@@ -85,6 +100,9 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("seeds %d to %d in %v: %.0f s of life, %d commits acknowledged, %d of unknown outcome, %d reads, %d times another primary",
 		first, first+count-1, time.Since(began).Round(time.Second), total.Seconds, total.Acks, total.Unk, total.Reads, total.Primaries)
+	if one && bad == nil {
+		t.Logf("trace %s", trace)
+	}
 	t.Logf("faults: %s", did)
 	t.Logf("commands: %s", commands)
 	if t.Failed() || one {
@@ -128,7 +146,7 @@ func (d deeds) add(o deeds) {
 // mark begins the lines in which a child reports.
 const mark = "@@cluster "
 
-// lives lives count seeds from first on in several children of the program exe and
+// lives lives count seeds from first on, each in a process of the program exe, and
 // returns the first that fails, nil when none does. done hears of every other.
 func lives(exe string, env []string, first, count uint64, done func(r report, n uint64)) *report {
 	var mu sync.Mutex
@@ -147,9 +165,12 @@ func lives(exe string, env []string, first, count uint64, done func(r report, n 
 	var wg sync.WaitGroup
 	for range min(runtime.NumCPU(), int(count)) {
 		wg.Go(func() {
-			err := child(exe, env, take, func(r report) bool {
+			for seed, ok := take(); ok; seed, ok = take() {
+				r := lived(exe, env, seed)
 				mu.Lock()
-				defer mu.Unlock()
+				if traced {
+					fmt.Print(r.text)
+				}
 				if len(r.Faults) > 0 {
 					if bad == nil {
 						bad = &r
@@ -157,12 +178,7 @@ func lives(exe string, env []string, first, count uint64, done func(r report, n 
 				} else if n++; done != nil {
 					done(r, n)
 				}
-				return bad == nil
-			})
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil && bad == nil {
-				bad = &report{Faults: []string{err.Error()}}
+				mu.Unlock()
 			}
 		})
 	}
@@ -170,48 +186,34 @@ func lives(exe string, env []string, first, count uint64, done func(r report, n 
 	return bad
 }
 
-// child starts a program, gives it one seed after the other and passes on what
-// it reports.
-func child(exe string, env []string, take func() (uint64, bool), done func(report) bool) error {
-	seed, ok := take()
-	if !ok {
-		return nil
+// lived runs one life in a process of its own, in which nothing is left of
+// another. Of the environment it has only what is the same each time. There is
+// no collection of garbage: a life makes some hundred MB of it.
+func lived(exe string, env []string, seed uint64) (r report) {
+	trace := "DW_CLUSTER_TRACE="
+	if traced {
+		trace += "1"
 	}
-	cmd := exec.Command(exe, "-test.run=^TestLives$", "-test.v", "-test.timeout=0")
-	cmd.Env = append(os.Environ(), "DW_CLUSTER_CHILD=1", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOGC=400")
-	cmd.Env = append(cmd.Env, env...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
+	cmd := exec.Command(exe, "-test.run=^TestLife$", "-test.v", "-test.timeout=0")
+	cmd.Env = append([]string{fmt.Sprintf("DW_CLUSTER_LIFE=%020d", seed), trace, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1",
+		"GOGC=off", "GOMEMLIMIT=3GiB"}, env...)
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+	if err == nil {
+		cmd.Stderr = cmd.Stdout
+		err = cmd.Start()
 	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		return err
+	if err != nil {
+		return report{Seed: seed, Faults: []string{err.Error()}}
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	lines := bufio.NewReader(out)
-	for ok {
-		fmt.Fprintln(in, seed)
-		hung := time.AfterFunc(lifeLimit, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
-		r, err := await(lines)
-		hung.Stop()
-		if r.Seed = seed; err != nil {
-			r.Faults = append(r.Faults, fmt.Sprintf("the process ended, or took more than %v: %v", lifeLimit, err))
-		}
-		if os.Getenv("DW_CLUSTER_TRACE") != "" {
-			fmt.Print(r.text)
-		}
-		if !done(r) {
-			return nil
-		}
-		seed, ok = take()
+	hung := time.AfterFunc(lifeLimit, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	r, err = await(bufio.NewReader(out))
+	hung.Stop()
+	if r.Seed = seed; err != nil {
+		r.Faults = append(r.Faults, fmt.Sprintf("the process ended, or took more than %v: %v", lifeLimit, err))
 	}
-	return nil
+	return r
 }
 
 // await reads up to the report of a life, and keeps the end of what comes before.
@@ -233,26 +235,21 @@ func await(in *bufio.Reader) (r report, err error) {
 	}
 }
 
-// TestLives is the child of TestSeeds: it lives the lives whose seeds it reads.
-func TestLives(t *testing.T) {
-	if os.Getenv("DW_CLUSTER_CHILD") == "" {
+// TestLife is the process of one life.
+func TestLife(t *testing.T) {
+	s := os.Getenv("DW_CLUSTER_LIFE")
+	if s == "" {
 		t.Skip("run by TestSeeds")
 	}
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		seed, err := strconv.ParseUint(in.Text(), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var r report
-		synctest.Test(t, func(t *testing.T) { r = life(seed) })
-		b, _ := json.Marshal(r)
-		fmt.Printf("%s%s\n", mark, b)
-		if len(r.Faults) > 0 {
-			return
-		}
-		runtime.GC()
+	seed, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
 	}
+	cryptotest.SetGlobalRandom(t, seed)
+	var r report
+	synctest.Test(t, func(t *testing.T) { r = life(seed) })
+	b, _ := json.Marshal(r)
+	fmt.Printf("%s%s\n", mark, b)
 }
 
 // life lives one seed.
@@ -262,9 +259,14 @@ func life(seed uint64) report {
 	w.live()
 	r := report{Seed: seed, Seconds: w.since().Seconds(), Acks: w.chain.acks, Unk: w.chain.unknown, Reads: w.chain.reads,
 		Primaries: w.chain.changes, Did: w.did, Commands: w.results, Faults: w.chain.failed(), Settings: w.cfg.String()}
-	if len(r.Faults) > 0 || os.Getenv("DW_CLUSTER_TRACE") != "" {
+	if len(r.Faults) > 0 || traced {
 		w.dump(os.Stdout)
 	}
+	h := sha256.New()
+	for _, l := range w.trace {
+		fmt.Fprintln(h, l)
+	}
+	r.Trace = fmt.Sprintf("%x", h.Sum(nil)[:8])
 	return r
 }
 
@@ -277,7 +279,7 @@ func (w *world) dump(to io.Writer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	from := len(w.trace) - lastLines
-	if os.Getenv("DW_CLUSTER_TRACE") != "" {
+	if traced {
 		from = 0
 	}
 	said := map[string]int{}

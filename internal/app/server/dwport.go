@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -266,7 +265,7 @@ func (p *dwPort) hello(r *wire.Reader, c *dwConn) error {
 	p.mu.Lock()
 	p.auto = strings.ToUpper(strconv.FormatBool(h.Auto))
 	p.mu.Unlock()
-	b, err := json.Marshal(proto.HelloReply{GuardVersion: proto.GuardVersion, Name: st.InstName, OGUID: st.OGUID, PID: os.Getpid()})
+	b, err := json.Marshal(proto.HelloReply{GuardVersion: proto.GuardVersion, Name: st.InstName, OGUID: st.OGUID, PID: st.PID})
 	if err != nil {
 		return err
 	}

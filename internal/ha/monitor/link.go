@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -125,7 +124,7 @@ func (l *link) hello(c *conn, rd *wire.Reader) error {
 	m := l.m
 	host, _, _ := net.SplitHostPort(c.nc.LocalAddr().String())
 	if err := c.send(proto.TypeHello, 0, proto.Hello{Role: proto.RoleMonitor, GuardVersion: proto.GuardVersion, Name: host,
-		OGUID: l.g.OGUID, Group: l.g.Name, MonConfirm: m.cfg.Confirm, MonID: m.cfg.MonID, PID: os.Getpid()}); err != nil {
+		OGUID: l.g.OGUID, Group: l.g.Name, MonConfirm: m.cfg.Confirm, MonID: m.cfg.MonID, PID: m.cfg.PID}); err != nil {
 		return fmt.Errorf("sending the hello: %w", err)
 	}
 	f, err := rd.Read()

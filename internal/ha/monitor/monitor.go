@@ -24,6 +24,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -85,6 +86,7 @@ type Config struct {
 	ConfirmGrace time.Duration
 	TLS          TLS    // how monitor and watchers know each other
 	MonID        string // random by default
+	PID          int    // what the monitor says its process is; 0: this process
 	FS           vfs.FS // vfs.OS
 	Clock        clock.Clock
 	Dial         func(ctx context.Context, addr string) (net.Conn, error)
@@ -243,6 +245,9 @@ func defaults(c *Config) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.PID == 0 {
+		c.PID = os.Getpid()
 	}
 	if c.MonID == "" {
 		var b [8]byte

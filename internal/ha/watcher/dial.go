@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -56,7 +55,7 @@ func (g *Guard) dialOnce(peer, addr string) error {
 	defer stop()
 	_ = nc.SetDeadline(g.deps.Clock.Now().Add(helloWait))
 	err = c.direct(proto.TypeHello, proto.Hello{Role: proto.RoleWatcher, GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name,
-		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, Auto: g.cfg.FSM.Auto, PID: os.Getpid()})
+		OGUID: g.cfg.FSM.OGUID, Group: g.cfg.FSM.Group, Auto: g.cfg.FSM.Auto, PID: g.deps.PID})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)
 	}
@@ -209,7 +208,7 @@ func checkPeer(nc net.Conn, h proto.Hello) error {
 
 // judgeHello checks what needs no state.
 func (g *Guard) judgeHello(h proto.Hello) proto.HelloReply {
-	r := proto.HelloReply{GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name, OGUID: g.cfg.FSM.OGUID, PID: os.Getpid()}
+	r := proto.HelloReply{GuardVersion: proto.GuardVersion, Name: g.cfg.FSM.Name, OGUID: g.cfg.FSM.OGUID, PID: g.deps.PID}
 	refuse := func(code base.Code, format string, a ...any) proto.HelloReply {
 		r.Code, r.Msg = code, fmt.Sprintf(format, a...)
 		return r

@@ -72,6 +72,7 @@ type Deps struct {
 	Listen func(addr string) (net.Listener, error)
 	Secure *secure.Endpoint // links that only programs of the group can open; nil: plain
 	Procs  Processes
+	PID    int    // what the watcher says its process is; 0: this process
 	FS     vfs.FS // of dmwatcher.ctl; nil: the operating system's
 	// Unserved tells why clients cannot reach an address of this machine, ""
 	// when they can or that is not known.
@@ -145,6 +146,9 @@ func listen(addr string, deps Deps) (net.Listener, error) {
 func New(cfg Config, deps Deps) (*Guard, error) {
 	if deps.Clock == nil {
 		deps.Clock = clock.Real{}
+	}
+	if deps.PID == 0 {
+		deps.PID = os.Getpid()
 	}
 	if deps.Dial == nil {
 		deps.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
@@ -243,7 +247,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	if g.cfg.ServiceHost != "" {
 		g.spawn(g.watchService)
 	}
-	g.deps.Log.Info("watcher runs", "listen", g.ln.Addr().String(), "instance", g.cfg.InstAddr, "pid", os.Getpid())
+	g.deps.Log.Info("watcher runs", "listen", g.ln.Addr().String(), "instance", g.cfg.InstAddr, "pid", g.deps.PID)
 	tick := g.deps.Clock.NewTicker(tickEvery)
 	defer tick.Stop()
 	nextStatus := g.deps.Clock.Now()
@@ -324,7 +328,7 @@ func (g *Guard) status() proto.WatcherStatus {
 }
 
 func (g *Guard) fill(st proto.WatcherStatus, now time.Time) proto.WatcherStatus {
-	st.Seq, st.Time, st.PID, st.Incarnation, st.Version = g.seq, now, os.Getpid(), g.inc, g.cfg.Version
+	st.Seq, st.Time, st.PID, st.Incarnation, st.Version = g.seq, now, g.deps.PID, g.inc, g.cfg.Version
 	return st
 }
 
