@@ -48,9 +48,8 @@ type report struct {
 // traced: traces are printed, whole.
 var traced = os.Getenv("DW_CLUSTER_TRACE") != ""
 
-// TestSeeds lives a number of lives in child processes of one thread each, so
-// that what goroutines do in the same moment depends on the seed as much as it
-// can. A seed that fails:
+// TestSeeds lives a number of lives, each in a process of its own, of one thread.
+// A life is the same each time (replay_test.go). A seed that fails:
 //
 //	DW_CLUSTER_SEED=4711 go test ./test/cluster -run TestSeeds -v
 //
@@ -75,14 +74,11 @@ func TestSeeds(t *testing.T) {
 	var trace string
 	began := time.Now()
 	exe, why := program()
-	if why != "" {
+	if why != nil {
 		fmt.Printf("lives do not repeat themselves exactly: %s\n", why)
 	}
 	bad := lives(exe, nil, first, count, func(r report, n uint64) {
 		trace = r.Trace
-		if list := os.Getenv("DW_CLUSTER_TRACES"); list != "" {
-			fmt.Printf("TRACE %d %s\n", r.Seed, r.Trace)
-		}
 		did.add(r.Did)
 		commands.add(r.Commands)
 		total.Seconds += r.Seconds
@@ -95,13 +91,13 @@ func TestSeeds(t *testing.T) {
 		}
 	})
 	if bad != nil {
-		t.Errorf("seed %d: %s\nsettings: %s\nagain: DW_CLUSTER_SEED=%d go test ./test/cluster -run TestSeeds -v\n%s",
-			bad.Seed, strings.Join(bad.Faults, "\n"), bad.Settings, bad.Seed, bad.text)
+		t.Errorf("seed %d, trace %s: %s\nsettings: %s\nagain: DW_CLUSTER_SEED=%d go test ./test/cluster -run TestSeeds -v\n%s",
+			bad.Seed, bad.Trace, strings.Join(bad.Faults, "\n"), bad.Settings, bad.Seed, bad.text)
 	}
 	t.Logf("seeds %d to %d in %v: %.0f s of life, %d commits acknowledged, %d of unknown outcome, %d reads, %d times another primary",
 		first, first+count-1, time.Since(began).Round(time.Second), total.Seconds, total.Acks, total.Unk, total.Reads, total.Primaries)
 	if one && bad == nil {
-		t.Logf("trace %s", trace)
+		t.Logf("the trace has the hash %s", trace)
 	}
 	t.Logf("faults: %s", did)
 	t.Logf("commands: %s", commands)
