@@ -48,8 +48,9 @@ var changes = []change{
 	{"sema.go", "func internal_sync_nanotime() int64 {\n	return nanotime()",
 		"func internal_sync_nanotime() int64 {\n	if b := getg().bubble; b != nil { return b.now }; return nanotime()"},
 	// Nobody is interrupted because 10 ms have passed, and nobody else goes on
-	// during a system call: the first local time reads a file.
-	{"proc.go", "func retake(now int64) uint32 {\n	n := 0\n", "func retake(now int64) uint32 {\n	n := 0; if lifeState != 0 { return 0 }\n"},
+	// during a system call (the first local time reads a file): that would also
+	// start a thread, whose stack lies in the heap and moves what comes later.
+	{"proc.go", "func retake(now int64) uint32 {\n	n := 0\n", "func retake(now int64) uint32 {\n	n := 0; if sched.maxmcount > 0 { return 0 }\n"},
 	// A life begins.
 	{"synctest.go", "	gp.bubble = bubble\n	defer func() {\n		gp.bubble = nil\n	}()\n\n	// This is newproc,",
 		"	gp.bubble = bubble; lifeBegins()\n	defer func() {\n		gp.bubble = nil\n	}()\n\n	// This is newproc,"},
