@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"sync"
 )
 
@@ -32,6 +33,8 @@ const (
 	MaxControl = 4 << 20
 	// MaxRedo caps frames that carry a redo package.
 	MaxRedo = 256 << 20
+	// large payloads are not copied before they are written.
+	large = 64 << 10
 )
 
 var (
@@ -95,7 +98,7 @@ func (r *Reader) Read() (Frame, error) {
 		return Frame{}, fmt.Errorf("%w: unknown flags %#x", ErrBad, fl)
 	}
 	f := Frame{Type: binary.LittleEndian.Uint16(h[8:]), ID: binary.LittleEndian.Uint64(h[12:])}
-	const step = 1 << 20
+	const step = 2 << 20
 	for len(f.Payload) < int(n) {
 		k := min(int(n)-len(f.Payload), max(step, len(f.Payload)))
 		at := len(f.Payload)
@@ -112,7 +115,8 @@ func (r *Reader) Read() (Frame, error) {
 }
 
 // Writer writes frames; safe for concurrent use. Each frame is one Write of
-// header and payload together when small, so that TCP_NODELAY sends one segment.
+// header and payload together when small, so that TCP_NODELAY sends one segment;
+// a large one goes to TCP from where it is.
 type Writer struct {
 	mu  sync.Mutex
 	w   io.Writer
@@ -142,6 +146,12 @@ func (w *Writer) Write(typ uint16, id uint64, parts ...[]byte) error {
 		sum = crc32.Update(sum, table, p)
 	}
 	b = binary.LittleEndian.AppendUint32(b, sum)
+	if c, ok := w.w.(*net.TCPConn); ok && n >= large {
+		w.buf = b
+		out := append(net.Buffers{b}, parts...)
+		_, err := out.WriteTo(c)
+		return err
+	}
 	for _, p := range parts {
 		b = append(b, p...)
 	}

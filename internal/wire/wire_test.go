@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"runtime"
 	"testing"
 )
@@ -54,6 +55,53 @@ func TestAnnounced(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
 		t.Errorf("%d bytes for a frame that never came", n)
+	}
+}
+
+// TestLargeOverTCP: a large payload in parts arrives as a small one does, and the
+// next frame behind it.
+func TestLargeOverTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	payload := make([]byte, 5<<20+3)
+	for i := range payload {
+		payload[i] = byte(i * 7 >> 3)
+	}
+	sizes := []int{large - 1, large, len(payload), 10}
+	errs := make(chan error, 1)
+	go func() {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			errs <- err
+			return
+		}
+		defer c.Close()
+		w := NewWriter(c)
+		for i, n := range sizes {
+			if err := w.Write(7, uint64(i), payload[:n/3], nil, payload[n/3:n]); err != nil {
+				errs <- err
+				return
+			}
+		}
+		errs <- nil
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := NewReader(c, MaxRedo)
+	for i, n := range sizes {
+		f, err := r.Read()
+		if err != nil || f.Type != 7 || f.ID != uint64(i) || !bytes.Equal(f.Payload, payload[:n]) {
+			t.Fatalf("frame %d: type %d, id %d, %d bytes of %d, %v", i, f.Type, f.ID, len(f.Payload), n, err)
+		}
+	}
+	if err := <-errs; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	// that wire keeps for reuse), so that the standby can log while the next
 	// one is on its way.
 	catchupBytes = 512 << 10
+	// keepBytes is the largest buffer of messages that is used again.
+	keepBytes = 8 << 20
 	// archiveWait is how often a catch-up that has reached the archive's end
 	// looks whether the archiver has written more.
 	archiveWait = 2 * time.Millisecond
@@ -217,6 +219,9 @@ func (x *sender) add(p *redo.Package) error {
 		x.s.mu.Lock()
 		x.h = mal.RedoHeader{Kind: mal.KindRecover, Claim: base.ArchInvalid, OpenID: p.OpenID, OpenGUID: guid, Hardened: x.s.hardened}
 		x.s.mu.Unlock()
+		if room := mal.RedoHeaderSize + max(catchupBytes, n); cap(x.buf) < room {
+			x.buf = make([]byte, 0, room)
+		}
 		var room [mal.RedoHeaderSize]byte // the count is known at the end
 		x.buf = append(x.buf[:0], room[:]...)
 	}
@@ -245,7 +250,7 @@ func (x *sender) flush() error {
 	}
 	x.calls = append(x.calls, sent{call, start, len(x.buf), x.ptx, x.last})
 	x.h.Count, x.ptx = 0, 0
-	if cap(x.buf) > 2*catchupBytes {
+	if cap(x.buf) > keepBytes {
 		x.buf = nil
 	}
 	return nil

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"syscall"
 	"testing"
 	"time"
@@ -16,7 +18,6 @@ import (
 	"datawatch/internal/repl/standby"
 	"datawatch/internal/storage/engine"
 	"datawatch/internal/storage/pagestore"
-	"datawatch/internal/vfs"
 )
 
 // BenchmarkCatchUpEngines is a whole recovery of a standby (manual 3.1.9) but for its
@@ -28,20 +29,27 @@ func BenchmarkCatchUpEngines(b *testing.B) {
 		b.Run(kind, func(b *testing.B) {
 			for range b.N {
 				b.StopTimer()
-				eng, hs := filePair(b)
+				eng, hs, files := filePair(b)
 				fill(b, eng[0], kind, want)
-				files := eng[0].Archive().Files()
 				size := int64(0)
-				for _, f := range files {
+				for _, f := range eng[0].Archive().Files() {
 					size += f.Free
 				}
 				b.SetBytes(size)
+				stop := profile(b, kind)
+				for _, f := range files {
+					f.reset()
+				}
 				before := cpuTime()
 				b.StartTimer()
 				if err := hs[0].s.CatchUp(b.Context(), "B"); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()
+				stop()
+				if os.Getenv("DW_CATCHUP_FILES") != "" {
+					b.Logf("of the standby's files, for each byte of redo:\n%s", files[1].table(size))
+				}
 				b.ReportMetric(float64(size)/1e6/(cpuTime()-before).Seconds(), "MB/cpu-s")
 				if a, s := eng[0].Positions().Replay, eng[1].Positions().Replay; a != s {
 					b.Fatalf("primary at %v, standby at %v", a, s)
@@ -57,6 +65,27 @@ func BenchmarkCatchUpEngines(b *testing.B) {
 	}
 }
 
+// profile writes a profile of the recovery alone, without what made the redo, to
+// the file that DW_CATCHUP_PROFILE and the kind of redo name.
+func profile(b *testing.B, kind string) (stop func()) {
+	b.Helper()
+	name := os.Getenv("DW_CATCHUP_PROFILE")
+	if name == "" {
+		return func() {}
+	}
+	f, err := os.Create(name + "." + kind)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
+}
+
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // zero then, which shows
@@ -64,7 +93,7 @@ func cpuTime() time.Duration {
 }
 
 // filePair is an Open primary A, whose archive to the Open standby B is Invalid.
-func filePair(b *testing.B) (engines []*engine.Engine, handlers []*realHandler) {
+func filePair(b *testing.B) (engines []*engine.Engine, handlers []*realHandler, files []*countedFS) {
 	b.Helper()
 	ctx := b.Context()
 	var entries []mal.Entry
@@ -77,13 +106,14 @@ func filePair(b *testing.B) (engines []*engine.Engine, handlers []*realHandler) 
 		l.Close()
 	}
 	for i, e := range entries {
-		dir := b.TempDir()
+		dir, fsys := b.TempDir(), &countedFS{}
+		files = append(files, fsys)
 		ctl, logs := filepath.Join(dir, "dm.ctl"), []string{filepath.Join(dir, "1.log"), filepath.Join(dir, "2.log")}
-		if err := engine.Create(engine.CreateConfig{FS: vfs.OS{}, Dir: dir, CtlPath: ctl, LogPaths: logs, LogSize: 128 << 20,
+		if err := engine.Create(engine.CreateConfig{FS: fsys, Dir: dir, CtlPath: ctl, LogPaths: logs, LogSize: 128 << 20,
 			DBName: "T", PageSize: 4096, Mode: []base.Mode{base.ModePrimary, base.ModeStandby}[i], OGUID: 7, PmntMagic: repltest.Magic}); err != nil {
 			b.Fatal(err)
 		}
-		eng, err := engine.Open(ctx, engine.Config{FS: vfs.OS{}, Dir: dir, CtlPath: ctl, LogPaths: logs, InstName: e.Inst, BufferBytes: 64 << 20,
+		eng, err := engine.Open(ctx, engine.Config{FS: fsys, Dir: dir, CtlPath: ctl, LogPaths: logs, InstName: e.Inst, BufferBytes: 64 << 20,
 			Arch: &engine.ArchConfig{Dir: filepath.Join(dir, "arch"), Name: "A", FileSize: 1 << 30}})
 		if err != nil {
 			b.Fatal(err)
@@ -120,7 +150,7 @@ func filePair(b *testing.B) (engines []*engine.Engine, handlers []*realHandler) 
 	if err := engines[0].OpenDatabase(ctx); err != nil {
 		b.Fatal(err)
 	}
-	return engines, handlers
+	return engines, handlers, files
 }
 
 // fill commits until the archive has so many bytes.

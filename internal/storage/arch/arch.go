@@ -38,6 +38,8 @@ const (
 	readChunk = 256 << 10
 	// maxKeep is the largest write buffer kept between writes.
 	maxKeep = 8 << 20
+	// joinBytes is how much AppendAll joins to one write.
+	joinBytes = 4 << 20
 )
 
 var (
@@ -272,6 +274,29 @@ func (a *Archive) remove(path string) error {
 func (a *Archive) Append(pkg *redo.Package, standby bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.append(pkg, standby, a.cfg.FlushBuf)
+}
+
+// AppendAll is Append for packages that follow each other, with a write for many
+// instead of one for each. It returns how many were added, all unless there is an
+// error; those after them can be tried again.
+func (a *Archive) AppendAll(pkgs []*redo.Package, standby bool) (n int, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, p := range pkgs {
+		buf := a.cfg.FlushBuf
+		if i < len(pkgs)-1 {
+			buf = max(buf, joinBytes)
+		}
+		if err := a.append(p, standby, buf); err != nil {
+			return i, err
+		}
+	}
+	return len(pkgs), nil
+}
+
+// append adds a package and writes when more than buf bytes wait. Under mu.
+func (a *Archive) append(pkg *redo.Package, standby bool, buf int) error {
 	switch {
 	case a.closed:
 		return ErrClosed
@@ -291,7 +316,7 @@ func (a *Archive) Append(pkg *redo.Package, standby bool) error {
 	off := a.written + int64(len(a.buf))
 	n := len(a.buf)
 	a.buf = pkg.Encode(a.buf)
-	if len(a.buf) > a.cfg.FlushBuf {
+	if len(a.buf) > buf {
 		if err := a.flush(); err != nil {
 			a.buf = a.buf[:n]
 			return err

@@ -182,18 +182,24 @@ type scanner struct {
 	chunkOff int64
 }
 
-// peek returns up to n bytes at the scanner's place, fewer at the end.
+// peek returns up to n bytes at the scanner's place, fewer at the end. It reads
+// no byte twice, and beyond n, so that the header behind a large package comes
+// with it.
 func (s *scanner) peek(n int64) ([]byte, error) {
 	n = min(n, s.end-s.at)
 	if s.at < s.chunkOff || s.at+n > s.chunkOff+int64(len(s.chunk)) {
-		s.chunkOff, s.chunk = s.at, make([]byte, min(max(n, readChunk), s.end-s.at))
-		if got, err := s.f.ReadAt(s.chunk, s.at); got < len(s.chunk) {
-			s.chunk = nil
-			if err == nil || errors.Is(err, io.EOF) {
-				return nil, fmt.Errorf("%w: %s, offset %d: the file ends", ErrDamaged, s.path, s.at+int64(got))
-			}
-			return nil, fmt.Errorf("read archive file %s, offset %d: %w", s.path, s.at, err)
+		chunk, have := make([]byte, min(n+readChunk, s.end-s.at)), 0
+		if s.at >= s.chunkOff && s.at < s.chunkOff+int64(len(s.chunk)) {
+			have = copy(chunk, s.chunk[s.at-s.chunkOff:])
 		}
+		s.chunkOff, s.chunk = s.at, nil
+		if got, err := s.f.ReadAt(chunk[have:], s.at+int64(have)); have+got < len(chunk) {
+			if err == nil || errors.Is(err, io.EOF) {
+				return nil, fmt.Errorf("%w: %s, offset %d: the file ends", ErrDamaged, s.path, s.at+int64(have+got))
+			}
+			return nil, fmt.Errorf("read archive file %s, offset %d: %w", s.path, s.at+int64(have), err)
+		}
+		s.chunk = chunk
 	}
 	return s.chunk[s.at-s.chunkOff:][:n:n], nil
 }

@@ -307,10 +307,14 @@ func (e *Engine) stopErr() error {
 
 // wantCheckpoint wakes the checkpointer when memory or the log fills.
 func (e *Engine) wantCheckpoint() {
-	free, total := e.log.Space()
-	if free < total/2 || int64(e.store.Dirty())*int64(e.store.PageSize()) > e.cfg.DirtyBytes {
+	if e.checkpointDue() {
 		kick(e.kickC)
 	}
+}
+
+func (e *Engine) checkpointDue() bool {
+	free, total := e.log.Space()
+	return free < total/2 || int64(e.store.Dirty())*int64(e.store.PageSize()) > e.cfg.DirtyBytes
 }
 
 // expiryInterval is how often archive files older than ARCH_RESERVE_TIME are
@@ -338,6 +342,7 @@ func (e *Engine) checkpointer() {
 	expiry := e.cfg.Clock.NewTicker(expiryInterval)
 	defer expiry.Stop()
 	for {
+		kicked := false
 		select {
 		case <-e.ctx.Done():
 			return
@@ -346,16 +351,28 @@ func (e *Engine) checkpointer() {
 			continue
 		case <-t.C:
 		case <-e.kickC:
+			kicked = true
 		}
-		for e.store.Settle() {
-		}
-		switch err := e.Checkpoint(e.ctx); {
-		case err == nil || e.ctx.Err() != nil:
-		case isFull(err):
-			e.cfg.Log.Warn("checkpoint: disk is full, will try again", "err", err)
-		default:
-			e.halt(err)
-		}
+		e.tidy(kicked)
+	}
+}
+
+// tidy settles versions and makes a checkpoint. A kick is no more than a hint:
+// while a checkpoint runs its reason is still there, so that those who look kick
+// again, and writing what has changed since, soon after it, would be for nothing:
+// a page that changes all the time would be written once more.
+func (e *Engine) tidy(kicked bool) {
+	for e.store.Settle() {
+	}
+	if kicked && !e.checkpointDue() {
+		return
+	}
+	switch err := e.Checkpoint(e.ctx); {
+	case err == nil || e.ctx.Err() != nil:
+	case isFull(err):
+		e.cfg.Log.Warn("checkpoint: disk is full, will try again", "err", err)
+	default:
+		e.halt(err)
 	}
 }
 

@@ -191,10 +191,15 @@ func (e *Engine) finishForeign(b *pagestore.Batch, pkgs []*redo.Package, checked
 			e.logged = e.logged.Append(o)
 		}
 		e.mu.Unlock()
-		if e.arch != nil {
-			if err := e.retryFull(func() error { return e.noteArchive(e.arch.Append(p, true)) }); err != nil {
-				return fmt.Errorf("write local archive: %w", err)
-			}
+	}
+	if e.arch != nil {
+		rest := pkgs
+		if err := e.retryFull(func() error {
+			n, err := e.arch.AppendAll(rest, true)
+			rest = rest[n:]
+			return e.noteArchive(err)
+		}); err != nil {
+			return fmt.Errorf("write local archive: %w", err)
 		}
 	}
 	last := pkgs[len(pkgs)-1]

@@ -52,8 +52,9 @@ const (
 	// scanWindow is how far behind a torn end Recover looks for proof of damage:
 	// more than one write ever holds, but for a single huge PTX.
 	scanWindow = 64 << 20
-	// keepBuf is the largest write buffer kept from Append to Append.
-	keepBuf = 16 << 20
+	// keepBuf is the largest write buffer kept from Append to Append: of 16 MB of
+	// packages, the batch of a standby, each rounded up to a sector.
+	keepBuf = 20 << 20
 )
 
 var (
@@ -317,6 +318,9 @@ func (l *Log) Append(pkgs ...*redo.Package) error {
 	start, batch := end.at, end.next
 	newMarks := l.newMarks[:0]
 	b := l.buf[:0]
+	if room := need + blockSize; int64(cap(b)) < room { // grown step by step it would be copied as often
+		b = make([]byte, 0, room)
+	}
 	for _, p := range pkgs {
 		if err := l.continues(p, end); err != nil {
 			return err
