@@ -42,7 +42,7 @@ func TestCatchUp(t *testing.T) {
 			before := used()
 			fillRedo(t, port, kind[0] == 'r', func() bool { return used()-before >= want })
 			size := used() - before
-			at := time.Now()
+			at, was := time.Now(), cpuOf(t, sys.PID(prim))
 			for _, n := range []string{sb, watcher} {
 				if err := sys.Start(n); err != nil {
 					t.Fatal(err)
@@ -53,9 +53,13 @@ func TestCatchUp(t *testing.T) {
 			if err := sys.WaitHealthy(ctx); err != nil {
 				t.Fatal(err)
 			}
-			d := time.Since(at)
+			d, busy := time.Since(at), cpuOf(t, sys.PID(prim), sys.PID(sb))-was
+			lines := timeline(sys, at, time.Now())
 			t.Logf("%d MB of redo; the standby is Valid again %v after its start: %.0f MB/s\n%s", size>>20, d.Round(time.Millisecond),
-				float64(size)/1e6/d.Seconds(), timeline(sys, at, time.Now()))
+				float64(size)/1e6/d.Seconds(), lines)
+			from, to := logTime(sys, prim, at, "recovery begins"), logTime(sys, prim, at, "recovery done")
+			t.Logf("recovery itself took %v: %.0f MB/s; processor time of both databases since the start %v: %.0f MB for each second of it", to.Sub(from).Round(time.Millisecond),
+				float64(size)/1e6/to.Sub(from).Seconds(), busy, float64(size)/1e6/busy.Seconds())
 			want, got := queryOne(t, port, "SELECT COUNT(*) FROM c"), ""
 			waitFor(t, "the standby to show the same rows", 20*time.Second, func() bool {
 				got = queryOne(t, sys.DBs[1].Port, "SELECT COUNT(*) FROM c")
@@ -63,6 +67,39 @@ func TestCatchUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// logTime is when a watcher of a database first logged msg after from.
+func logTime(sys *dw.System, db string, from time.Time, msg string) time.Time {
+	for _, l := range logLines(sys, "W_"+db) {
+		stamp, _, _ := strings.Cut(strings.TrimPrefix(l, "time="), " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err == nil && at.After(from) && strings.Contains(l, msg) {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// cpuOf is the processor time that processes have used.
+func cpuOf(t *testing.T, pids ...int) (sum time.Duration) {
+	t.Helper()
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		f := strings.Fields(rest)
+		for _, ticks := range f[11:13] { // utime, stime
+			n, err := strconv.ParseInt(ticks, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += time.Duration(n) * time.Second / 100
+		}
+	}
+	return sum
 }
 
 // fillRedo writes until done says that it is enough.

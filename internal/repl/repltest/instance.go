@@ -173,7 +173,7 @@ func (a archive) Has(from base.Seq) bool {
 	return len(l) > 0 && l[0].GSEQ <= from && from <= l[len(l)-1].GSEQ
 }
 
-func (a archive) Read(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error {
+func (a archive) Scan(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error {
 	for _, p := range a.log() {
 		if p.GSEQ < from {
 			continue

@@ -159,7 +159,7 @@ func (s *Shipper) stream(ctx context.Context, t *target, arch Archive, at, goal 
 	st := &sender{s: s, t: t, ctx: ctx, start: s.cfg.Clock.Now()}
 	defer st.forget()
 	prev := at
-	err := arch.Read(ctx, at.Seq+1, func(p *redo.Package) error {
+	err := arch.Scan(ctx, at.Seq+1, func(p *redo.Package) error {
 		if p.GSEQ > goal.Seq {
 			return errReached
 		}

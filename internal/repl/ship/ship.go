@@ -54,7 +54,8 @@ type Transport interface {
 type Archive interface {
 	End() base.Position
 	Has(from base.Seq) bool
-	Read(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error
+	// Scan calls fn, which keeps nothing of a package, for those from there on.
+	Scan(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error
 }
 
 // Engine is what the shipper needs of the database.

@@ -1,10 +1,12 @@
 package arch
 
 import (
+	"context"
 	"errors"
 	"syscall"
 	"testing"
 
+	"datawatch/internal/base"
 	"datawatch/internal/storage/redo"
 	"datawatch/internal/storage/twin"
 	"datawatch/internal/vfs"
@@ -95,10 +97,21 @@ func TestReadOnce(t *testing.T) {
 		a := open(t, fsys, cfg)
 		all := fill(t, a, newMaker(1), 5*readChunk/size+3, size)
 		bytes := a.Files()[0].Free
-		fsys.bytes = 0
-		mustSame(t, a, 1, all)
-		if fsys.bytes > bytes {
-			t.Errorf("packages of %d bytes: %d bytes read of a file of %d", size, fsys.bytes, bytes)
+		for name, read := range map[string]func(context.Context, base.Seq, func(*redo.Package) error) error{"Read": a.Read, "Scan": a.Scan} {
+			fsys.bytes = 0
+			n := 0
+			if err := read(t.Context(), 1, func(p *redo.Package) error {
+				if !p.SameRedo(all[n]) {
+					t.Errorf("%s, packages of %d bytes: %d where %d should be", name, size, p.GSEQ, all[n].GSEQ)
+				}
+				n++
+				return nil
+			}); err != nil || n != len(all) {
+				t.Fatalf("%s, packages of %d bytes: %d of %d, %v", name, size, n, len(all), err)
+			}
+			if fsys.bytes > bytes {
+				t.Errorf("%s, packages of %d bytes: %d bytes read of a file of %d", name, size, fsys.bytes, bytes)
+			}
 		}
 	}
 }

@@ -68,12 +68,22 @@ type part struct {
 // order. fn may keep the packages. It stops at fn's error, when ctx is done, at
 // ErrGone (packages deleted or never there) and at ErrDamaged.
 func (a *Archive) Read(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error {
+	return a.read(ctx, from, nil, fn)
+}
+
+// Scan is Read for an fn that keeps nothing of a package: they share one buffer.
+func (a *Archive) Scan(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error {
+	var buf []byte
+	return a.read(ctx, from, &buf, fn)
+}
+
+func (a *Archive) read(ctx context.Context, from base.Seq, buf *[]byte, fn func(*redo.Package) error) error {
 	parts, err := a.plan(from)
 	if err != nil {
 		return err
 	}
 	for _, p := range parts {
-		if err := a.readPart(ctx, p, from, fn); err != nil {
+		if err := a.readPart(ctx, p, from, buf, fn); err != nil {
 			return err
 		}
 	}
@@ -122,7 +132,7 @@ func (a *Archive) plan(from base.Seq) ([]part, error) {
 	return parts, nil
 }
 
-func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, fn func(*redo.Package) error) error {
+func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, buf *[]byte, fn func(*redo.Package) error) error {
 	f, err := a.fs.Open(p.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("package %d: %w: %w", p.from.gseq, ErrGone, err)
@@ -131,7 +141,7 @@ func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, fn func(*
 		return fmt.Errorf("read archive: %w", err)
 	}
 	defer f.Close()
-	s := &scanner{f: f, path: p.path, at: p.from.off, end: p.end, next: p.from.gseq, prev: p.prev, anyPrev: !p.known, src: p.src, pmnt: a.cfg.PmntMagic}
+	s := &scanner{f: f, path: p.path, at: p.from.off, end: p.end, next: p.from.gseq, prev: p.prev, anyPrev: !p.known, src: p.src, pmnt: a.cfg.PmntMagic, buf: buf}
 	var found []entry
 	defer func() { a.learn(p, found) }()
 	for s.at < s.end {
@@ -178,8 +188,9 @@ type scanner struct {
 	anyPrev  bool // prev is not known yet
 	src      base.Magic
 	pmnt     base.Magic
-	chunk    []byte // not reused: packages point into it
+	chunk    []byte // packages point into it, so it is used again only with buf
 	chunkOff int64
+	buf      *[]byte // memory for all chunks; nil: each has its own
 }
 
 // peek returns up to n bytes at the scanner's place, fewer at the end. It reads
@@ -188,7 +199,7 @@ type scanner struct {
 func (s *scanner) peek(n int64) ([]byte, error) {
 	n = min(n, s.end-s.at)
 	if s.at < s.chunkOff || s.at+n > s.chunkOff+int64(len(s.chunk)) {
-		chunk, have := make([]byte, min(n+readChunk, s.end-s.at)), 0
+		chunk, have := s.room(min(n+readChunk, s.end-s.at)), 0
 		if s.at >= s.chunkOff && s.at < s.chunkOff+int64(len(s.chunk)) {
 			have = copy(chunk, s.chunk[s.at-s.chunkOff:])
 		}
@@ -202,6 +213,16 @@ func (s *scanner) peek(n int64) ([]byte, error) {
 		s.chunk = chunk
 	}
 	return s.chunk[s.at-s.chunkOff:][:n:n], nil
+}
+
+func (s *scanner) room(n int64) []byte {
+	if s.buf == nil {
+		return make([]byte, n)
+	}
+	if int64(cap(*s.buf)) < n {
+		*s.buf = make([]byte, n, n+n/4) // the chunk before it stays as it is
+	}
+	return (*s.buf)[:n]
 }
 
 // step reads the next package, nil at the end. The data is verified only when
