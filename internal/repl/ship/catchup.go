@@ -22,6 +22,11 @@ const (
 	// archiveWait is how often a catch-up that has reached the archive's end
 	// looks whether the archiver has written more.
 	archiveWait = 2 * time.Millisecond
+	// linkWait is how long a catch-up waits for a link: the watchers may know of a
+	// standby that has just started before we do, and try again only after
+	// INST_RECOVER_TIME.
+	linkWait = 2 * time.Second
+	linkLook = 20 * time.Millisecond
 	// interruptWait is how long an interrupted catch-up may take to end.
 	interruptWait = 100 * time.Millisecond
 )
@@ -96,11 +101,18 @@ func (s *Shipper) catchUp(ctx context.Context, t *target) error {
 		return base.Errorf(CodeNoArchive, "no local archive is configured")
 	}
 	goal := e.LogEnd()
-	for {
+	for begun, linked := s.cfg.Clock.Now(), false; ; {
 		info, err := s.sayQuick(ctx, t, base.ArchUnknown)
+		if !linked && base.CodeOf(err, 0) == mal.CodeLost && s.cfg.Clock.Now().Sub(begun) < linkWait {
+			if err := s.cfg.Clock.Sleep(ctx, linkLook); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
+		linked = true
 		if err := s.joinable(info, goal); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/repltest"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/repl/standby"
@@ -123,6 +124,33 @@ func TestCatchUpInterruptedAndResumed(t *testing.T) {
 		}
 		c.commit(a)
 		c.has("B", a)
+	})
+}
+
+// TestCatchUpWaitsForTheLink: a standby that has just started is recovered, although
+// the primary has no link to it yet; one that does not come is given up.
+func TestCatchUpWaitsForTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, base.ArchRealtime)
+		a := c.all()
+		c.failover(a, "B")
+		c.commit(a)
+		c.stop("B")
+		synctest.Wait()
+		c.start("B")
+		c.engines["B"].Set(base.ModeStandby, base.StatusOpen)
+		if err := a.Ship.CatchUp(context.Background(), "B"); err != nil {
+			t.Fatalf("just started: %v", err)
+		}
+		c.stop("B")
+		synctest.Wait()
+		at := time.Now()
+		if err := a.Ship.CatchUp(context.Background(), "B"); code(err) != mal.CodeLost {
+			t.Fatalf("not there: %v", err)
+		}
+		if d := time.Since(at); d > 3*time.Second {
+			t.Errorf("given up after %v", d)
+		}
 	})
 }
 

@@ -60,13 +60,13 @@ func (s *Store) addPart(ptx redo.PTX, cur state) error {
 	} else if s.parts == nil || s.parts.last+1 != ptx.LSN {
 		return fmt.Errorf("apply LSN %d: it continues a transaction whose beginning is not there: %w", ptx.LSN, redo.ErrCorrupt)
 	}
-	x := s.parts
+	x, size := s.parts, s.filePages() // asking for each page is dear
 	for rec, err := range ptx.Records() {
 		if err == nil {
 			err = s.Known(rec)
 		}
 		if err == nil && rec.Type == redo.RecPhysical {
-			err = s.changePart(x, rec, ptx)
+			err = s.changePart(x, rec, ptx, size)
 		}
 		if err != nil {
 			return fmt.Errorf("apply LSN %d: %w", ptx.LSN, err)
@@ -109,8 +109,8 @@ func (s *Store) forget(x *parts, p uint32) {
 }
 
 // changePart applies a record to the image of its page, which is made from the
-// state before the transaction.
-func (s *Store) changePart(x *parts, rec redo.Record, ptx redo.PTX) error {
+// state before the transaction; size is that of the data file.
+func (s *Store) changePart(x *parts, rec redo.Record, ptx redo.PTX, size uint32) error {
 	p := rec.Addr.Page
 	x.high = max(x.high, p)
 	if x.kept[p] != 0 {
@@ -128,7 +128,7 @@ func (s *Store) changePart(x *parts, rec redo.Record, ptx redo.PTX) error {
 		}
 	} else {
 		// Without the right to change a version in place: it may become visible.
-		w, err := s.base(p, p > x.minp, 0, ptx.LSN, math.MaxUint64, math.MaxUint64)
+		w, err := s.base(p, p > x.minp, size, ptx.LSN, math.MaxUint64, math.MaxUint64)
 		if err != nil {
 			return err
 		}
