@@ -271,6 +271,7 @@ func goTool(args ...string) (string, error) {
 }
 
 // TestReplay: a life is the same each time, to the last byte of its trace.
+// DW_REPLAY says how many seeds are lived twice.
 func TestReplay(t *testing.T) {
 	exe, why := program()
 	if why != nil {
@@ -279,7 +280,9 @@ func TestReplay(t *testing.T) {
 		}
 		t.Skip(why)
 	}
-	for seed := uint64(1); seed <= 3; seed++ {
+	last := uint64(3)
+	number(t, "DW_REPLAY", &last)
+	for seed := uint64(1); seed <= last; seed++ {
 		a, b := lived(exe, nil, seed), lived(exe, nil, seed)
 		if a.Trace == "" || a.Trace != b.Trace {
 			t.Errorf("seed %d: trace %q, then %q; %v %v", seed, a.Trace, b.Trace, a.Faults, b.Faults)
