@@ -116,6 +116,13 @@ func (c *chain) acknowledged(t *tx, by string, openID uint64) {
 	}
 }
 
+// far tells how many commits were acknowledged, and by whom the last one.
+func (c *chain) far() (acks int, by string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.acks, c.opener
+}
+
 // seen: a reader saw the state that a hash names. It returns its transaction.
 func (c *chain) seen(hash uint64, by string) *tx {
 	c.mu.Lock()

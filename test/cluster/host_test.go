@@ -41,7 +41,7 @@ type host struct {
 	w    *world
 	name string // of the instance
 	addr string
-	on   bool // powered
+	on   atomic.Bool // powered
 	rng  *rand.Rand
 
 	mu    sync.Mutex
@@ -80,8 +80,10 @@ type guarding struct {
 }
 
 func newHost(w *world, i int) *host {
-	return &host{w: w, name: string(rune('A' + i)), addr: fmt.Sprintf("10.0.0.%d", i+1), on: true, pid: 1000 * (i + 1),
+	h := &host{w: w, name: string(rune('A' + i)), addr: fmt.Sprintf("10.0.0.%d", i+1), pid: 1000 * (i + 1),
 		rng: rand.New(rand.NewPCG(w.seed, uint64(100+i))), disk: vfs.NewMem(), etc: vfs.NewMem(), procs: map[int]*instance{}, mend: func() {}}
+	h.on.Store(true)
+	return h
 }
 
 // create makes the files of the database, its configuration and its watcher's.
@@ -259,7 +261,7 @@ func (h *host) freeze(on bool) {
 
 // Start, Identity, Alive and Kill are the process table of the host.
 func (h *host) Start(watcher.StartCommand) (watcher.Process, error) {
-	if !h.on {
+	if !h.on.Load() {
 		return watcher.Process{}, errors.New("no power")
 	}
 	if h.current() != nil {
@@ -343,7 +345,7 @@ func (h *host) killWatch(power bool) {
 
 // cut takes the power from the host.
 func (h *host) cut() {
-	h.on = false
+	h.on.Store(false)
 	h.w.net.power(h.addr, false)
 	h.killWatch(true)
 	h.killInst(true)
@@ -352,10 +354,10 @@ func (h *host) cut() {
 // boot gives it back: the watcher starts with the host, and the instance with
 // the watcher, or by hand where the watcher does not.
 func (h *host) boot() {
-	if h.on {
+	if h.on.Load() {
 		return
 	}
-	h.on = true
+	h.on.Store(true)
 	h.w.net.power(h.addr, true)
 	h.watchAnew()
 }

@@ -157,7 +157,7 @@ func killInst(w *world, h *host) (func(), bool) {
 		return nil, true
 	}
 	return func() {
-		if h.on && h.current() == nil {
+		if h.on.Load() && h.current() == nil {
 			w.log("life", "START instance %s by hand", h.name)
 			h.startInst()
 		}
@@ -165,7 +165,7 @@ func killInst(w *world, h *host) (func(), bool) {
 }
 
 func powerCut(w *world, h *host) (func(), bool) {
-	if !h.on {
+	if !h.on.Load() {
 		return nil, false
 	}
 	w.log("life", "POWER CUT %s", h.name)
@@ -186,7 +186,7 @@ func killWatch(w *world, h *host) (func(), bool) {
 	w.log("life", "KILL watcher %s", h.name)
 	h.killWatch(false)
 	return func() {
-		if h.on && h.watch == nil {
+		if h.on.Load() && h.watch == nil {
 			w.log("life", "START watcher %s", h.name)
 			h.watchAnew()
 		}
@@ -245,7 +245,7 @@ func cutOff(w *world, _ *host) (func(), bool) {
 // cutThenDead: as when a machine goes down with its network first: what it does
 // in between nobody else hears of.
 func cutThenDead(w *world, h *host) (func(), bool) {
-	if !h.on {
+	if !h.on.Load() {
 		return nil, false
 	}
 	w.log("life", "CUT OFF, then dead: %s", h.name)
@@ -346,7 +346,7 @@ func brokenDisk(w *world, h *host) (func(), bool) {
 		return nil, true
 	}
 	return func() {
-		if h.on && h.current() == nil {
+		if h.on.Load() && h.current() == nil {
 			h.startInst()
 		}
 	}, true

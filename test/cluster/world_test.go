@@ -222,7 +222,7 @@ func (w *world) settle(limit time.Duration) bool {
 			return true
 		}
 		for _, h := range w.hosts {
-			if w.byHand && h.on && h.current() == nil {
+			if w.byHand && h.on.Load() && h.current() == nil {
 				h.startInst()
 			}
 		}
