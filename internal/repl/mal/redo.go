@@ -202,6 +202,16 @@ type State struct {
 	// and could not harden yet.
 	File    base.Position `json:"file"`
 	Pending base.Position `json:"pending"`
+	// Renew asks for another promise for the newest package that the standby has.
+	Renew *Renewal `json:"renew,omitempty"`
+}
+
+// Renewal names a package.
+type Renewal struct {
+	Pos base.Position `json:"pos"`
+	// OpenID and OpenGUID name its open record.
+	OpenID   uint64 `json:"open_id"`
+	OpenGUID string `json:"open_guid"`
 }
 
 // StandbyInfo answers State.
@@ -218,6 +228,8 @@ type StandbyInfo struct {
 	OpenID   uint64 `json:"open_id"`
 	OpenGUID string `json:"open_guid"`
 	Frozen   bool   `json:"frozen,omitempty"` // ApplyKeep: a takeover may be under way
+	// Promised answers Renew; without it the package has to be sent again.
+	Promised bool `json:"promised,omitempty"`
 }
 
 // EncodeJSON and DecodeJSON carry State and StandbyInfo.

@@ -23,12 +23,13 @@ type Net struct {
 	cut   map[[2]string]bool // unordered pair: refused and closed
 	dead  map[[2]string]bool // unordered pair: silent, nothing arrives
 	slow  map[[2]string]time.Duration
+	rate  map[[2]string]int
 }
 
 // NewNet makes a network without faults.
 func NewNet() *Net {
 	return &Net{ports: map[string]*listener{}, conns: map[*end]bool{}, cut: map[[2]string]bool{}, dead: map[[2]string]bool{},
-		slow: map[[2]string]time.Duration{}}
+		slow: map[[2]string]time.Duration{}, rate: map[[2]string]int{}}
 }
 
 func pair(a, b string) [2]string {
@@ -107,7 +108,9 @@ func (n *Net) DialFrom(from string) func(context.Context, string) (net.Conn, err
 		mine := &end{n: n, link: pair(from, host), r: ba, w: ab}
 		theirs := &end{n: n, link: pair(from, host), r: ab, w: ba}
 		n.mu.Lock()
-		ab.delay, ba.delay = n.slow[mine.link], n.slow[mine.link]
+		for _, p := range []*pipe{ab, ba} {
+			p.delay, p.rate = n.slow[mine.link], n.rate[mine.link]
+		}
 		n.conns[mine], n.conns[theirs] = true, true
 		n.mu.Unlock()
 		select {
@@ -160,6 +163,19 @@ func (n *Net) Delay(a, b string, d time.Duration) {
 	}
 }
 
+// Rate lets so many bytes a second through between two hosts from now on, each
+// way; 0: any number.
+func (n *Net) Rate(a, b string, bytes int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rate[pair(a, b)] = bytes
+	for c := range n.conns {
+		if c.link == pair(a, b) {
+			c.r.setRate(bytes)
+		}
+	}
+}
+
 func (n *Net) setDead(a, b string, dead bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -189,6 +205,8 @@ type pipe struct {
 	eof    bool
 	silent bool
 	delay  time.Duration
+	rate   int           // bytes a second; 0: any number
+	free   time.Time     // when all that was written is through
 	wake   chan struct{} // closed and replaced at every change
 }
 
@@ -213,6 +231,8 @@ func (p *pipe) mute(s bool) {
 }
 
 func (p *pipe) setDelay(d time.Duration) { p.mu.Lock(); p.delay = d; p.mu.Unlock() }
+
+func (p *pipe) setRate(r int) { p.mu.Lock(); p.rate = r; p.mu.Unlock() }
 
 func (p *pipe) close() {
 	p.mu.Lock()
@@ -280,15 +300,34 @@ func (p *pipe) write(b []byte) (int, error) {
 
 // add needs p.mu. Nothing arrives before what was written earlier.
 func (p *pipe) add(b []byte) {
-	if len(b) == 0 {
-		return
+	for len(b) > 0 {
+		k := len(b)
+		if p.rate > 0 {
+			k = min(k, 16<<10) // it arrives bit by bit
+		}
+		p.addPart(b[:k])
+		b = b[k:]
 	}
-	at := time.Now().Add(p.delay)
+}
+
+func (p *pipe) addPart(b []byte) {
+	p.free = maxTime(p.free, time.Now())
+	if p.rate > 0 {
+		p.free = p.free.Add(time.Duration(len(b)) * time.Second / time.Duration(p.rate))
+	}
+	at := p.free.Add(p.delay)
 	if n := len(p.parts); n > 0 && at.Before(p.parts[n-1].at) {
 		at = p.parts[n-1].at
 	}
 	p.parts = append(p.parts, part{append([]byte(nil), b...), at})
 	p.size += len(b)
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // end is one end of a connection.

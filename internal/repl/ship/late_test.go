@@ -153,3 +153,30 @@ func TestLateEndsWithTheReign(t *testing.T) {
 		}
 	})
 }
+
+// TestLargePackageOnSlowLink: a package that is longer under way than the lease
+// lasts is acknowledged nevertheless, and its standby is not late.
+func TestLargePackageOnSlowLink(t *testing.T) {
+	for _, typ := range []base.ArchType{base.ArchRealtime, base.ArchTimely} {
+		bubble(t, typ.String(), func(t *testing.T) {
+			c := newCluster(t, 1, typ)
+			a := c.all()
+			c.net.Rate("A", "B", 3<<19) // 2.7 s for such a package
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for range 3 {
+				begun := time.Now()
+				if _, err := a.Commit(ctx, a.Ship, 4<<20-100); err != nil {
+					t.Fatalf("%v after %v", err, time.Since(begun))
+				}
+				if took := time.Since(begun); took > 10*time.Second {
+					t.Fatalf("it took %v", took)
+				}
+			}
+			if s := state(a, "B"); s.State != base.ArchValid || s.Failed || late(a, "B") {
+				t.Fatalf("%+v, late %v", s, late(a, "B"))
+			}
+			c.has("B", a)
+		})
+	}
+}

@@ -20,9 +20,8 @@ func passed(from, to time.Time) time.Duration {
 // nil only if no standby whose archive is Valid can have become primary: each
 // has taken this package, sent less than standby.Lease ago, and promised to wait
 // longer than that. Where the answers are older, because this process stood
-// still or the disk was slow, the package is sent once more: a standby that may
-// have taken over refuses it, and the send has failed (G3). They
-// may be acknowledged until the time returned; zero: always, no archive is Valid.
+// still or the disk was slow, the standbys are asked once more: one that may have
+// taken over refuses, and the send has failed (G3). They may be acknowledged until the time returned; zero: always, no archive is Valid.
 func (s *Shipper) Release(ctx context.Context, pkg *redo.Package) (time.Time, error) {
 	for {
 		todo, until, err := s.overdue()
@@ -61,7 +60,7 @@ func (s *Shipper) overdue() (todo []*target, until time.Time, err error) {
 	return todo, until, nil
 }
 
-// renew sends a package again to standbys that have it.
+// renew has standbys that have a package promise again.
 func (s *Shipper) renew(ctx context.Context, pkg *redo.Package, todo []*target) error {
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -76,7 +75,40 @@ func (s *Shipper) renew(ctx context.Context, pkg *redo.Package, todo []*target) 
 		return err
 	}
 	s.cfg.Log.Info("asking standbys again before a commit is acknowledged", "gseq", pkg.GSEQ, "standbys", len(todo))
-	return s.send(ctx, todo, pkg, kind, msg)
+	return s.send(ctx, todo, pkg, kind, len(msg), func(t *target) error {
+		if ok, err := s.renewOne(ctx, t, pkg); ok || err != nil {
+			return err
+		}
+		return s.sendOne(ctx, t, pkg, kind, msg)
+	})
+}
+
+// renewOne asks for a promise for a package without sending that again: one that
+// is longer under way than the lease lasts would bring none, however often it
+// is sent. Not ok: the standby has something else, or has perhaps taken over,
+// which the package itself will show.
+func (s *Shipper) renewOne(ctx context.Context, t *target, pkg *redo.Package) (ok bool, err error) {
+	guid, err := s.guid(pkg)
+	if err != nil {
+		return false, err
+	}
+	b, err := mal.EncodeJSON(mal.State{Renew: &mal.Renewal{Pos: pkg.Pos(), OpenID: pkg.OpenID, OpenGUID: guid}})
+	if err != nil {
+		return false, err
+	}
+	start := s.cfg.Clock.Now()
+	b, err = s.exchange(ctx, t, mal.TypeState, b)
+	if err != nil {
+		return false, err
+	}
+	var info mal.StandbyInfo
+	if err := mal.DecodeJSON(b, &info); err != nil || !info.Promised {
+		return false, err
+	}
+	t.mu.Lock()
+	t.leased = start
+	t.mu.Unlock()
+	return true, nil
 }
 
 // Over tells the standbys that nothing is left that could be acknowledged, so

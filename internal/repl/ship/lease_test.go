@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/repltest"
 	"datawatch/internal/repl/standby"
 )
@@ -108,6 +110,62 @@ func TestPromise(t *testing.T) {
 			begun = time.Now()
 			if err := b.Recv.ApplyKeep(t.Context()); err != nil || time.Since(begun) != 0 {
 				t.Fatalf("again: %v after %v", err, time.Since(begun))
+			}
+		})
+	}
+}
+
+// TestPromiseAgain: a promise for a package is renewed without the package, but
+// only to the primary whose claim stands, for the newest package that is there,
+// and not when a takeover has begun (G3).
+func TestPromiseAgain(t *testing.T) {
+	for name, k := range map[string]struct {
+		do   func(ctx context.Context, b *repltest.Instance, from *string, w *mal.Renewal)
+		want bool
+	}{
+		"the newest":           {func(context.Context, *repltest.Instance, *string, *mal.Renewal) {}, true},
+		"an older one":         {func(_ context.Context, _ *repltest.Instance, _ *string, w *mal.Renewal) { w.Pos.Seq-- }, false},
+		"of another database":  {func(_ context.Context, _ *repltest.Instance, _ *string, w *mal.Renewal) { w.OpenGUID = "X" }, false},
+		"of an older reign":    {func(_ context.Context, _ *repltest.Instance, _ *string, w *mal.Renewal) { w.OpenID-- }, false},
+		"for another primary":  {func(_ context.Context, _ *repltest.Instance, from *string, _ *mal.Renewal) { *from = "C" }, false},
+		"a takeover has begun": {func(ctx context.Context, b *repltest.Instance, _ *string, _ *mal.Renewal) { go b.Recv.ApplyKeep(ctx) }, false},
+		"it has become primary": {func(ctx context.Context, b *repltest.Instance, _ *string, _ *mal.Renewal) {
+			b.Set(base.ModePrimary, base.StatusOpen)
+		}, false},
+		"the archive is Invalid": {func(ctx context.Context, b *repltest.Instance, _ *string, _ *mal.Renewal) { b.Recv.DropKeep() }, false},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			c := newCluster(t, 2, base.ArchRealtime)
+			a := c.all()
+			time.Sleep(time.Minute)
+			p, err := a.Commit(t.Context(), a.Ship, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			b, from := c.up["B"], "A"
+			w := mal.Renewal{Pos: p.Pos(), OpenID: p.OpenID, OpenGUID: a.Lineage().Last().TGUID}
+			k.do(t.Context(), b, &from, &w)
+			synctest.Wait()
+			m, err := mal.EncodeJSON(mal.State{Renew: &w})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var info mal.StandbyInfo
+			b.Recv.Serve(mal.NewRequest(from, mal.TypeState, m, func(r []byte, e error) {
+				if err = e; err == nil {
+					err = mal.DecodeJSON(r, &info)
+				}
+			}))
+			if err != nil || info.Promised != k.want {
+				t.Fatalf("promised %v, %v", info.Promised, err)
+			}
+			if !k.want {
+				return
+			}
+			begun := time.Now()
+			if err := b.Recv.ApplyKeep(t.Context()); err != nil || time.Since(begun) != standby.Promise {
+				t.Fatalf("waited %v, %v", time.Since(begun), err)
 			}
 		})
 	}

@@ -268,16 +268,17 @@ func (s *Shipper) shipAll(ctx context.Context, pkg *redo.Package, kind mal.Kind)
 	if err != nil {
 		return err
 	}
-	return s.send(ctx, todo, pkg, kind, msg)
+	return s.send(ctx, todo, pkg, kind, len(msg), func(t *target) error { return s.sendOne(ctx, t, pkg, kind, msg) })
 }
 
-// send sends one message to several targets and books what came of it.
-func (s *Shipper) send(ctx context.Context, todo []*target, pkg *redo.Package, kind mal.Kind, msg []byte) error {
+// send has one send a message of some size to several targets and books what
+// came of it.
+func (s *Shipper) send(ctx context.Context, todo []*target, pkg *redo.Package, kind mal.Kind, size int, one func(*target) error) error {
 	errs := make([]error, len(todo))
-	if len(todo) == 1 && len(msg) <= 64<<10 {
-		errs[0] = s.sendOne(ctx, todo[0], pkg, kind, msg) // fits the socket's buffer: writing does not wait
+	if len(todo) == 1 && size <= 64<<10 {
+		errs[0] = one(todo[0]) // fits the socket's buffer: writing does not wait
 	} else {
-		errs = s.sendMany(ctx, todo, pkg, kind, msg)
+		errs = s.sendMany(ctx, todo, one)
 	}
 	var failed []error
 	for i, err := range errs {
@@ -290,14 +291,14 @@ func (s *Shipper) send(ctx context.Context, todo []*target, pkg *redo.Package, k
 
 // sendMany sends in parallel. A send that does not return although it should
 // (its write blocks) is left behind, and with it the buffer.
-func (s *Shipper) sendMany(ctx context.Context, todo []*target, pkg *redo.Package, kind mal.Kind, msg []byte) []error {
+func (s *Shipper) sendMany(ctx context.Context, todo []*target, one func(*target) error) []error {
 	type result struct {
 		i   int
 		err error
 	}
 	ch := make(chan result, len(todo))
 	for i, t := range todo {
-		go func() { ch <- result{i, s.sendOne(ctx, t, pkg, kind, msg)} }()
+		go func() { ch <- result{i, one(t)} }()
 	}
 	errs := make([]error, len(todo))
 	got := make([]bool, len(todo))
@@ -375,18 +376,7 @@ func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kin
 			msg[1] |= mal.FlagWaitApply
 		}
 	}
-	t.send <- struct{}{}
-	invalid := t.invalidated()
-	if !t.valid() {
-		<-t.send
-		return errInvalidated
-	}
-	call, err := s.cfg.Transport.Go(t.Inst, typ, msg)
-	<-t.send
-	if err != nil {
-		return err
-	}
-	b, err := s.await(ctx, t, call, invalid)
+	b, err := s.exchange(ctx, t, typ, msg)
 	if err != nil || typ == mal.TypeHardened {
 		return err
 	}
@@ -402,6 +392,23 @@ func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kin
 	t.stats.add(pkg, s.cfg.Clock.Now().Sub(start), start, false)
 	t.mu.Unlock()
 	return nil
+}
+
+// exchange sends a message to a target whose archive is Valid and waits for the
+// answer.
+func (s *Shipper) exchange(ctx context.Context, t *target, typ uint16, msg []byte) ([]byte, error) {
+	t.send <- struct{}{}
+	invalid := t.invalidated()
+	if !t.valid() {
+		<-t.send
+		return nil, errInvalidated
+	}
+	call, err := s.cfg.Transport.Go(t.Inst, typ, msg)
+	<-t.send
+	if err != nil {
+		return nil, err
+	}
+	return s.await(ctx, t, call, invalid)
 }
 
 // outcome books the result of a send; the error it returns suspends the

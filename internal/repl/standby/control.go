@@ -42,6 +42,9 @@ func (r *Receiver) Serve(q *mal.Request) bool {
 		if s.Over {
 			r.promiseOver(q.Sender)
 		}
+		if s.Renew != nil {
+			info.Promised = r.promiseAgain(q.From, q.Sender, *s.Renew)
+		}
 		var b []byte
 		if err == nil {
 			b, err = mal.EncodeJSON(info)

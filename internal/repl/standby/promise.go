@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"datawatch/internal/repl/mal"
 )
 
 // Promise is how long a standby that has accepted a package does not become
@@ -28,6 +30,20 @@ const (
 type promise struct {
 	at time.Time // zero: none
 	to string    // incarnation of the primary
+}
+
+// promiseAgain renews the promise for a package that a primary whose archive to
+// us is Valid has sent, if it is the newest that we have: as Accept does when
+// the package is repeated. It reports whether it has.
+func (r *Receiver) promiseAgain(from, sender string, w mal.Renewal) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	claim := Claim{true, from, w.OpenID}
+	if r.ready() != nil || r.claim != claim || r.keepTail() != (tail{w.Pos, w.OpenID, w.OpenGUID}) {
+		return false
+	}
+	r.promise = promise{at: r.cfg.Clock.Now(), to: sender}
+	return true
 }
 
 // promiseOver ends a promise that its holder says it does not need any more.
