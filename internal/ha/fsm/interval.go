@@ -37,7 +37,8 @@ type interval struct {
 	// byHand: secs was set by a command, and holds until a recovery that began
 	// afterwards has ended.
 	byHand bool
-	bad    int // recoveries failed in a row
+	untold time.Time // it is slow, and could not be told that its archive becomes Invalid
+	bad    int       // recoveries failed in a row
 	begun  time.Time
 	code   base.Code // of the last recovery
 }

@@ -129,6 +129,9 @@ func (x *m) procFailed(why string) {
 		}
 		x.to(Startup, "", "shutting down failed")
 	case procStandbyCheck:
+		if n := p.steps[0].Inst; x.known(n) != nil {
+			x.change(n, func(v *interval) { v.untold = x.now })
+		}
 		x.to(Open, "", procNames[p.kind]+" failed: "+why)
 	case procFailover, procReopen:
 		if x.W == Failover {

@@ -42,12 +42,16 @@ func (x *m) slow(n string) string {
 	return ""
 }
 
+// untoldPause is how long a slow standby that could not be told is left alone:
+// commits wait while it is tried, and no other standby is recovered.
+const untoldPause = recoverSoon * time.Second
+
 // slowStandbys lists those with a Valid archive to which sending is too slow.
 func (x *m) slowStandbys() (slow []string, why string) {
 	var whys []string
 	for _, n := range x.names() {
 		a, ok := x.arch(n)
-		if !ok || a.State != base.ArchValid || a.SendFailed {
+		if !ok || a.State != base.ArchValid || a.SendFailed || x.now.Sub(x.recT[n].untold) < untoldPause {
 			continue
 		}
 		if why := x.slowSend(n); why != "" {

@@ -137,6 +137,24 @@ func TestNotLate(t *testing.T) {
 	}
 }
 
+// TestTellLateAnswers: a standby whose answers take long, but are a lease, can be
+// told that its archive is to become Invalid: it is slow, not dead.
+func TestTellLateAnswers(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		c := newCluster(t, 1, base.ArchRealtime)
+		a := c.all()
+		c.commit(a)
+		c.net.Delay("A", "B", 1200*time.Millisecond)
+		if err := a.Ship.Invalidate(t.Context(), "B"); err != nil || state(a, "B").State != base.ArchInvalid {
+			t.Fatalf("%v, %+v", err, state(a, "B"))
+		}
+		if c.up["B"].Recv.Info().Claim.Valid {
+			t.Fatal("it does not know")
+		}
+		c.commit(a)
+	})
+}
+
 // TestLateEndsWithTheReign: a database that is primary no more asks nobody.
 func TestLateEndsWithTheReign(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {

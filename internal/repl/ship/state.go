@@ -384,7 +384,11 @@ func (s *Shipper) Invalidate(ctx context.Context, inst string) error {
 // told.
 func (s *Shipper) invalidate(ctx context.Context, t *target, must bool) error {
 	if s.cfg.Engine.Mode() == base.ModePrimary {
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.ClaimTimeout)
+		wait := s.cfg.ClaimTimeout
+		if must { // one whose answers are a lease can be told, however slow it is
+			wait = max(wait, standby.Lease)
+		}
+		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		var err error
 		select {
