@@ -178,7 +178,7 @@ func changedRuntime(dir string) (string, error) {
 	now["zlife.go"] = added
 	var pkg [2][]byte
 	for i, text := range []map[string]string{was, now} {
-		file, err := compile(root, text)
+		file, err := compile(keepDir(dir), root, text)
 		if err != nil {
 			return "", err
 		}
@@ -215,16 +215,12 @@ func fingerprint(pkg []byte) []byte {
 
 // compile compiles package runtime with other text in some files. They lie
 // where the next run has them too, so that Go finds what it has compiled.
-func compile(root string, text map[string]string) (string, error) {
+func compile(keep, root string, text map[string]string) (string, error) {
 	h := sha256.New()
 	for _, name := range sortedKeys(text) {
 		fmt.Fprintf(h, "%q", text[name])
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "datawatch", fmt.Sprintf("runtime-%x", h.Sum(nil)[:8]))
+	dir := filepath.Join(keep, fmt.Sprintf("runtime-%x", h.Sum(nil)[:8]))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
@@ -244,6 +240,26 @@ func compile(root string, text map[string]string) (string, error) {
 		return "", err
 	}
 	return goTool("list", "-export", "-overlay="+overlay, "-f", "{{.Export}}", "runtime")
+}
+
+// keepDir is where what is compiled is kept, or dir where that cannot be: on a
+// machine without a home, or with one that cannot be written to.
+func keepDir(dir string) string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return dir
+	}
+	keep := filepath.Join(cache, "datawatch")
+	if os.MkdirAll(keep, 0o700) != nil {
+		return dir
+	}
+	f, err := os.CreateTemp(keep, "")
+	if err != nil {
+		return dir
+	}
+	f.Close()
+	os.Remove(f.Name())
+	return keep
 }
 
 // put writes a file unless it is there: somebody else may be reading it.
