@@ -129,6 +129,10 @@ func command(ctx context.Context, name string, args []string, out io.Writer) err
 		return usageError{fmt.Errorf("no such command")}
 	}
 	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(out, usage)
+			return nil
+		}
 		return usageError{err}
 	}
 	needName := name == "kill" || name == "stop" || name == "start"

@@ -69,6 +69,17 @@ func TestUpRefusesForeignDirectory(t *testing.T) {
 	}
 }
 
+// TestHelp: a question for help is answered, of the program and of a command.
+func TestHelp(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, a := range []string{"-h", "help", "up -h", "status -help", "bench --help"} {
+		code, text := run(t, strings.Fields(a)...)
+		if code != exitOK || !strings.Contains(text, "dw up     [-dir run]") {
+			t.Errorf("dw %s: exit %d, %s", a, code, text)
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, a := range []string{"bogus", "up -port 80", "up -mode x", "up -standbys 9", "up -monitors 2", "up -x", "up y", "kill", "kill a b"} {

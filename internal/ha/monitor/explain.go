@@ -38,7 +38,13 @@ func (m *Monitor) Explain(groupName, db string) ([]Explanation, error) {
 	}
 	var out []Explanation
 	for _, g := range gs {
-		for _, p := range m.view(g).Peers {
+		v := m.view(g)
+		if v.Auto() && !m.cfg.Confirm && !confirmSeen(v) {
+			e := Explanation{Group: g.Name, Inst: g.Name, What: "a standby takes over by itself when the primary fails"}
+			e.Conds.Add(false, "a confirm monitor is connected, which decides", "none is: start dmmonitor with MON_DW_CONFIRM = 1")
+			out = append(out, e)
+		}
+		for _, p := range v.Peers {
 			if p.Known {
 				out = append(out, m.explain(g, p, false)...)
 			} else {
@@ -62,7 +68,7 @@ func (m *Monitor) explain(g *group, p cond.Peer, all bool) []Explanation {
 	}
 	open := v.InstOK(p) && in.Status == base.StatusOpen && v.State(p) == proto.DWOpen
 	if suspended := v.InstOK(p) && in.Mode == base.ModePrimary && in.Status == base.StatusSuspend; suspended {
-		add("it goes on without the standbys that failed", m.failoverConds(v, g, p), p.Status.Why...)
+		add("it goes on without the standbys that failed", m.failoverConds(v, g, p), append([]string{"suspended: " + in.SuspendReason}, p.Status.Why...)...)
 	} else if all || !open {
 		if r, err := m.CheckOpen(g.Name, n); err == nil {
 			if all {
@@ -128,7 +134,9 @@ func (m *Monitor) failoverConds(v cond.View, g *group, p cond.Peer) cond.List {
 		}
 	}
 	if !m.cfg.Confirm {
-		return cond.Failover(v, req)
+		l := cond.Failover(v, req)
+		l.Add(confirmSeen(v), "a confirm monitor is connected, which decides", "none is")
+		return l
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

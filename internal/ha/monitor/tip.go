@@ -39,10 +39,7 @@ func (m *Monitor) Tip() Report {
 		default:
 			say("group %s: %s is the primary, %s, its watcher %s", g.Name, prims[0].Inst(), prims[0].Status.Inst.Status, v.State(prims[0]))
 		}
-		abnormal, handling := false, false
-		// Somebody may let a standby take over; otherwise only the watcher of
-		// a database that is not a standby can bring a primary back.
-		arbiter := v.Auto() && (confirmSeen(v) || m.cfg.Confirm)
+		abnormal := false
 		for _, p := range v.Peers {
 			if !p.Known {
 				say("  %s: no message received from this watcher", p.Addr)
@@ -51,8 +48,6 @@ func (m *Monitor) Tip() Report {
 			}
 			bad := m.tipPeer(v, p, prims, say)
 			abnormal = abnormal || bad
-			handling = handling || (v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit &&
-				(arbiter || p.Status.Inst.Mode != base.ModeStandby))
 		}
 		for _, t := range unequal(v) {
 			say("  %s", t)
@@ -62,10 +57,13 @@ func (m *Monitor) Tip() Report {
 			say("  AUTO mode, but no confirm monitor is connected: nobody will take over by itself")
 			abnormal = true
 		}
+		for _, t := range m.steps(v, g, prims) {
+			say("  next: %s", t)
+		}
 		switch {
 		case healthy && abnormal:
 			note(CodeTipAbnormal)
-		case !healthy && handling && len(prims) <= 1:
+		case !healthy && len(prims) <= 1 && m.handled(v):
 			note(CodeTipHandling)
 		case !healthy:
 			note(CodeTipDecide)

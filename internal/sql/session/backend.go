@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -277,7 +278,7 @@ func (b *Backend) notOpen() *sqlapi.Error {
 func (b *Backend) StatusChanged() {
 	b.modeGen.Add(1)
 	if mode := b.cfg.DB.Mode(); base.Mode(b.mode.Swap(uint32(mode))) == base.ModePrimary && mode == base.ModeStandby {
-		go demoted(b.list())
+		go demoted(b.others())
 	}
 	st := b.cfg.DB.Status()
 	open := isOpen(st)
@@ -405,13 +406,16 @@ func (b *Backend) DropAll(reason string) {
 	}
 }
 
-// demoted ends the sessions of what was the primary. Whoever changes the mode
-// by hand keeps his.
+// others are the sessions without those of whoever changes the mode by hand at
+// this moment: they keep theirs, and may have further statements to make.
+func (b *Backend) others() []*Session {
+	return slices.DeleteFunc(b.list(), func(s *Session) bool { return s.waitingFor() == waitAdmin })
+}
+
+// demoted ends the sessions of what was the primary.
 func demoted(list []*Session) {
 	for _, s := range list {
-		if s.waitingFor() != waitAdmin {
-			s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: "terminating connection: the database is a standby now"})
-		}
+		s.Terminate(&sqlapi.Error{Severity: "FATAL", Code: codeEnded, Message: "terminating connection: the database is a standby now"})
 	}
 }
 

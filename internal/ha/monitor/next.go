@@ -1,0 +1,98 @@
+package monitor
+
+import (
+	"fmt"
+	"strings"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/cond"
+	"datawatch/internal/ha/proto"
+)
+
+// steps are what a person can type about the state v of group g, one line each.
+// Tip shows them behind what is wrong: whoever is woken reads a command, not only
+// a cause. What the watchers mend by themselves has no step.
+func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
+	var out []string
+	say := func(f string, a ...any) { out = append(out, fmt.Sprintf(f, a...)) }
+	for _, p := range v.Peers {
+		name := g.Name + "." + p.Inst()
+		switch {
+		case !p.Known:
+			say("start dmwatcher at %s, or mend its machine or the network", p.Addr)
+		case !v.Alive(p):
+			say("start dmwatcher of %s, or mend its machine or the network", p.Inst())
+		case p.Status.State == proto.DWShutdown:
+			say("startup dmwatcher database %s", name)
+		case !v.InstOK(p) && p.Status.CtlStatus != proto.CtlSplit && (!p.Status.Config.AutoRestart || p.Status.Config.StartupCmd == ""):
+			say("startup database %s, or start its dmserver with mount on its machine", name)
+		case !v.InstOK(p) && p.Status.CtlStatus != proto.CtlSplit:
+			say("when %s does not come back: log/%s_start.log in its SYSTEM_PATH ends with the reason", p.Inst(), p.Inst())
+		}
+	}
+	arbiter := confirmSeen(v) || m.cfg.Confirm
+	if v.Auto() && !arbiter {
+		say("start the confirm monitor: dmmonitor dmmonitor.ini -service (MON_DW_CONFIRM = 1)")
+	}
+	switch {
+	case len(prims) > 1:
+		say("find out which of %s your applications use; show open info DB shows the history of each", peerNames(prims))
+	case len(prims) == 0:
+		m.takeoverSteps(v, g, v.Auto() && arbiter, say)
+	case diskFull(prims[0]):
+		say("free space on the disk of %s; it opens by itself within seconds", prims[0].Inst())
+	case prims[0].Status.Inst.Status == base.StatusSuspend:
+		say("explain %s.%s tells what it waits for", g.Name, prims[0].Inst())
+	}
+	return out
+}
+
+// takeoverSteps are those in a group without an active primary; auto: the
+// confirm monitor lets a standby take over that can.
+func (m *Monitor) takeoverSteps(v cond.View, g *group, auto bool, say func(string, ...any)) {
+	for _, p := range v.Standbys() {
+		if cond.Takeover(v, p, cond.TakeoverOptions{Suspend: auto}).OK() {
+			if !auto {
+				say("if the old primary does not come back: login, then takeover %s.%s; nothing acknowledged is lost", g.Name, p.Inst())
+			}
+			return
+		}
+	}
+	say("explain %s tells what each database waits for", g.Name)
+	for _, p := range v.Standbys() {
+		if cond.TakeoverForce(v, p).OK() {
+			say("only if the old primary is lost for good: login, then takeover force %s.%s; what %s lacks is lost", g.Name, p.Inst(), p.Inst())
+			return
+		}
+	}
+}
+
+// diskFull: the primary waits for space, which no watcher can give it.
+func diskFull(p cond.Peer) bool {
+	in := p.Status.Inst
+	return in.Status == base.StatusSuspend && strings.HasPrefix(in.SuspendReason, "disk is full")
+}
+
+// handled tells whether somebody is about to give group its primary back: a
+// watcher whose database is no standby, or an arbiter that has a standby which
+// may take over, or all watchers together, who choose one (guarantees: who
+// becomes primary when nobody is). Otherwise a person has to.
+func (m *Monitor) handled(v cond.View) bool {
+	arbiter := v.Auto() && (confirmSeen(v) || m.cfg.Confirm)
+	all, any, full := true, false, false
+	for _, p := range v.Peers {
+		guards := p.Known && v.Alive(p) && p.Status.State != proto.DWShutdown && p.Status.CtlStatus != proto.CtlSplit
+		all, any, full = all && guards, any || guards, full || diskFull(p)
+		switch {
+		case !guards, diskFull(p):
+		case p.Status.Inst.Mode != base.ModeStandby:
+			// It comes back by itself, unless it waits for leave that nobody gives.
+			if arbiter || v.State(p) != proto.DWConfirm || p.Status.Config.FailoverForce {
+				return true
+			}
+		case arbiter && cond.Takeover(v, p, cond.TakeoverOptions{Suspend: true}).OK():
+			return true
+		}
+	}
+	return arbiter && all && any && !full
+}

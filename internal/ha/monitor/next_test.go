@@ -1,0 +1,110 @@
+package monitor
+
+import (
+	"strings"
+	"testing"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+)
+
+// TestTipNamesTheNextStep: for each kind of trouble tip says what to type, and
+// whether the watchers mend it or a person has to.
+func TestTipNamesTheNextStep(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	m := g.open(t, nil)
+	ready(t, m)
+	tells := func(what string, code base.Code, want ...string) {
+		t.Helper()
+		until(t, what, func() bool {
+			r := m.Tip()
+			s := strings.Join(r.Lines, "\n")
+			for _, w := range want {
+				if !strings.Contains(s, "  next: "+w) {
+					return false
+				}
+			}
+			return r.Code == code && strings.Count(s, "next:") == len(want)
+		})
+	}
+	const arbiter = "start the confirm monitor: dmmonitor dmmonitor.ini -service (MON_DW_CONFIRM = 1)"
+	tells("no confirm monitor", CodeTipAbnormal, arbiter)
+	if l, err := m.Explain("", ""); err != nil || len(l) != 1 || l[0].OK || !strings.Contains(l[0].Conds.Why(), "a confirm monitor is connected") {
+		t.Fatalf("explain %+v, %v", l, err)
+	}
+
+	g.change("A", func(s *proto.WatcherStatus) {
+		s.State, s.Inst.Status, s.Inst.Archives[0].SendFailed = proto.DWConfirm, base.StatusSuspend, true
+	})
+	tells("suspended, and nobody gives leave", CodeTipDecide, arbiter, "explain GRP1.A tells what it waits for")
+	if l, err := m.Explain("", "A"); err != nil || l[0].OK || !strings.Contains(l[0].Conds.Why(), "a confirm monitor is connected") {
+		t.Fatalf("explain %+v, %v", l, err)
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.Config.FailoverForce = true })
+	tells("it goes on by force", CodeTipHandling, arbiter, "explain GRP1.A tells what it waits for")
+	g.change("A", func(s *proto.WatcherStatus) { s.Config.FailoverForce = false })
+
+	g.change("B", func(s *proto.WatcherStatus) { s.Monitors = []proto.MonitorInfo{{Confirm: true}} })
+	tells("a confirm monitor has come", CodeTipHandling, "explain GRP1.A tells what it waits for")
+	g.change("A", func(s *proto.WatcherStatus) {
+		s.State, s.Inst.Archives[0].SendFailed, s.Inst.SuspendReason = proto.DWOpen, false, "disk is full: write archive file x"
+	})
+	tells("its disk is full", CodeTipDecide, "free space on the disk of A; it opens by itself within seconds")
+	if l, err := m.Explain("", ""); err != nil || len(l) != 1 || l[0].Lines[0] != "suspended: disk is full: write archive file x" {
+		t.Fatalf("explain %+v, %v", l, err)
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
+	tells("normal", 0)
+
+	g.change("B", func(s *proto.WatcherStatus) { s.InstOK = false })
+	tells("not restarted by its watcher", CodeTipAbnormal, "startup database GRP1.B, or start its dmserver with mount on its machine")
+	g.change("B", func(s *proto.WatcherStatus) { s.Config.AutoRestart, s.Config.StartupCmd = true, "dmserver" })
+	tells("restarted by its watcher", CodeTipAbnormal, "when B does not come back: log/B_start.log in its SYSTEM_PATH ends with the reason")
+	g.change("B", func(s *proto.WatcherStatus) { s.State = proto.DWShutdown })
+	tells("not guarded", CodeTipAbnormal, "startup dmwatcher database GRP1.B")
+}
+
+// TestTipWithoutPrimary: takeover is offered where it loses nothing, force only
+// where it is all that is left.
+func TestTipWithoutPrimary(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	for _, n := range []string{"A", "B"} {
+		g.change(n, func(s *proto.WatcherStatus) {
+			s.Config.Mode, s.Config.AutoRestart, s.Config.StartupCmd = "MANUAL", true, "dmserver"
+		})
+	}
+	m := g.open(t, nil)
+	ready(t, m)
+	tip := func() string { return strings.Join(m.Tip().Lines, "\n") }
+	fail(g)
+	until(t, "takeover is offered", func() bool {
+		return strings.Contains(tip(), "next: if the old primary does not come back: login, then takeover GRP1.B; nothing acknowledged is lost")
+	})
+	if s := tip(); strings.Contains(s, "takeover force") {
+		t.Fatalf("%s", s)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.ValidClaim = false })
+	until(t, "only force is left", func() bool {
+		return strings.Contains(tip(), "next: only if the old primary is lost for good: login, then takeover force GRP1.B; what B lacks is lost")
+	})
+	if s := tip(); strings.Contains(s, "nothing acknowledged is lost") || !strings.Contains(s, "next: explain GRP1 tells what each database waits for") {
+		t.Fatalf("%s", s)
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Mode, s.CtlStatus = base.ModeStandby, proto.CtlSplit })
+	until(t, "nobody brings it back", func() bool { return m.Tip().Code == CodeTipDecide })
+
+	// The arbiter has a standby, or all watchers are there and choose one.
+	for _, n := range []string{"A", "B"} {
+		g.change(n, func(s *proto.WatcherStatus) { s.Config.Mode, s.Monitors = "AUTO", []proto.MonitorInfo{{Confirm: true}} })
+	}
+	until(t, "a split one chooses nobody", func() bool { return m.Tip().Code == CodeTipDecide })
+	g.change("A", func(s *proto.WatcherStatus) { s.CtlStatus = proto.CtlValid })
+	until(t, "all of them choose one", func() bool { return m.Tip().Code == CodeTipHandling })
+	g.change("A", func(s *proto.WatcherStatus) { s.State = proto.DWShutdown })
+	until(t, "one does not guard", func() bool { return m.Tip().Code == CodeTipDecide })
+	g.change("A", func(s *proto.WatcherStatus) {
+		s.State, s.Inst.Mode, s.CtlStatus = proto.DWStartup, base.ModePrimary, proto.CtlSplit // so it is no help
+	})
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.ValidClaim = true })
+	until(t, "the arbiter has a standby", func() bool { return m.Tip().Code == CodeTipHandling })
+}
