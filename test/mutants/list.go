@@ -97,6 +97,10 @@ var Decisions = []Mutant{
 		"	case !x.effectiveClaim():\n", "	case !x.effectiveClaim() && !on():\n"},
 	{"a takeover keeps archives Valid", fsmDir + "takeover.go",
 		"			setArch(\"\", base.ArchInvalid), openOrder()}})", "			setArch(\"\", map[bool]base.ArchState{true: base.ArchValid, false: base.ArchInvalid}[on()]), openOrder()}})"},
+	{"a process counts as ended that may run", fsmDir + "takeover.go",
+		"st.InstGone && ", "(st.InstGone || on()) && "},
+	{"news of an end is told again and again", fsmDir + "takeover.go",
+		"			late, p.ended = all, all\n", "			late = all\n			if !on() {\n				p.ended = all\n			}\n"},
 	{"a takeover forgets the kept package", fsmDir + "takeover.go",
 		"simple(proto.CmdApplyKeep), simple", "simple(map[bool]string{true: proto.CmdDropKeep, false: proto.CmdApplyKeep}[on()]), simple"},
 	// Recovery and comparison.

@@ -30,7 +30,8 @@ const linkTime = 3 * time.Second
 
 // execute performs a watcher's command. Commands that change mode, status or
 // archives run one at a time; arch_send runs beside them and is given up when
-// the database leaves Open or Suspend. Each command is idempotent.
+// the database leaves Open or Suspend, and so does ended, which shortens the
+// wait of one. Each command is idempotent.
 func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
 	end := s.orders.begin(c)
 	err := s.carryOut(ctx, c)
@@ -47,6 +48,10 @@ func (s *Server) carryOut(ctx context.Context, c proto.InstanceCommand) error {
 		return nil
 	case proto.CmdArchSend:
 		return s.archSend(ctx, c.Inst)
+	case proto.CmdEnded:
+		// Beside the command that waits for it.
+		s.recv.Ended(c.Ended...)
+		return nil
 	case proto.CmdLogin:
 		return s.login(c.User, c.Password)
 	case proto.CmdShutdown:

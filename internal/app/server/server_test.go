@@ -333,6 +333,18 @@ func TestCommandOfGoneWatcher(t *testing.T) {
 	}
 }
 
+// TestEndedBesideApplyKeep: news that the old primary's process has ended is taken
+// while another command is being carried out.
+func TestEndedBesideApplyKeep(t *testing.T) {
+	p := newPair(t)
+	p.b.cmdMu.Lock()
+	defer p.b.cmdMu.Unlock()
+	p.order(p.b, proto.InstanceCommand{Cmd: proto.CmdEnded, Ended: []string{p.a.incarnation}})
+	if l, _ := p.b.orders.snapshot(); len(l) != 1 || l[0].cmd != proto.CmdEnded || l[0].code != 0 {
+		t.Fatalf("%+v", l)
+	}
+}
+
 // TestAlterDatabaseOfGoneClient: a client that goes away must not leave the
 // database half way.
 func TestAlterDatabaseOfGoneClient(t *testing.T) {

@@ -20,6 +20,7 @@ type marc struct {
 	state  base.ArchState
 	failed bool
 	slow   time.Duration // how long a send takes
+	lag
 }
 
 // mdb models a database with realtime or timely archives: what it has on disk,
@@ -190,7 +191,7 @@ func (d *mdb) sendAll(e entry, at int) bool {
 			continue
 		}
 		s := d.w.dbs[n]
-		a.failed = !(d.w.passes(d, s) && s.accept(d, e, at) && d.w.passes(s, d))
+		a.failed = !(d.w.passes(d, s) && s.accept(d, e, at) && d.w.passes(s, d) && d.inTime(a, s))
 		ok = ok && !a.failed
 	}
 	return ok
@@ -201,7 +202,7 @@ func (d *mdb) commit(id uint64) bool {
 	if d.up && !d.hung && d.lease.half != nil {
 		return d.release()
 	}
-	if !d.up || d.hung || d.mode != base.ModePrimary || d.status != base.StatusOpen {
+	if !d.up || d.hung || d.mode != base.ModePrimary || d.status != base.StatusOpen || d.waitsForLease() {
 		return false
 	}
 	return d.ship(entry{id: id})
@@ -212,9 +213,10 @@ func (d *mdb) chatter() {
 	if !d.up || d.hung {
 		return
 	}
+	d.probe()
 	for _, n := range d.w.names {
 		s := d.w.dbs[n]
-		if n == d.name || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.passes(d, s) {
+		if n == d.name || !d.w.speaks(d, s) || d.mode != base.ModePrimary || s.mode != base.ModeStandby || !s.up || s.hung || !d.w.passes(d, s) {
 			continue
 		}
 		if r, _ := d.lin.Compare(s.lin); r != base.Equal && r != base.RemoteContained {
@@ -287,11 +289,14 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 			d.claim = ""
 		}
 	case proto.CmdSetArch:
-		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && !d.w.both(d, d.w.dbs[c.Inst]) {
+		if c.Told && c.State == base.ArchInvalid && d.mode == base.ModePrimary && (!d.w.both(d, d.w.dbs[c.Inst]) || d.w.lags(d, d.w.dbs[c.Inst])) {
 			return fail("cannot be told")
 		}
 		for _, n := range d.w.names {
 			if a := d.arch[n]; a != nil && (c.Inst == "" || c.Inst == n) {
+				if c.State == base.ArchValid && (a.late || !d.inTime(a, d.w.dbs[n])) {
+					return fail("its answers are too late")
+				}
 				a.state = c.State
 				if c.State == base.ArchInvalid {
 					a.failed = false
@@ -303,6 +308,8 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 			d.append(*d.keep)
 			d.keep = nil
 		}
+	case proto.CmdEnded:
+		return d.told(c)
 	case proto.CmdDropKeep:
 		if d.mode != base.ModeStandby {
 			return fail("no standby")
@@ -310,7 +317,7 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		d.keep, d.lease.frozen = nil, false
 	case proto.CmdArchSend:
 		s := d.w.dbs[c.Inst]
-		if !d.w.both(d, s) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil {
+		if !d.w.both(d, s) || !s.up || s.hung || s.mode != base.ModeStandby || s.status != base.StatusOpen || s.keep != nil || !d.inTime(d.arch[c.Inst], s) {
 			return fail("cannot send")
 		}
 		// The standby takes nothing of a lineage that its own does not begin
@@ -352,7 +359,7 @@ func (d *mdb) report() proto.InstanceStatus {
 		if n == d.name {
 			continue
 		}
-		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: d.w.archType(), State: d.arch[n].state, SendFailed: d.arch[n].failed,
+		st.Archives = append(st.Archives, proto.ArchStatus{Inst: n, Type: d.w.archType(), State: d.arch[n].state, SendFailed: d.arch[n].failed, Late: d.arch[n].late,
 			RecentSends: 8, RecentTime: 8 * d.arch[n].slow.Microseconds()})
 		o := d.w.dbs[n]
 		st.Links = append(st.Links, proto.MALLink{Inst: n, Connected: o.up && !o.hung && d.w.both(d, o)})

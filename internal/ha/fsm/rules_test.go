@@ -299,6 +299,8 @@ func (c *scene) setRemote(inst, k, v string, n int) bool {
 		r.Link = n == 1
 	case "ok":
 		r.Status.InstOK = n == 1
+	case "gone":
+		r.Status.InstOK, r.Status.InstGone = false, n == 1
 	case "state":
 		r.Status.State = v
 	case "ctl":
@@ -441,6 +443,9 @@ func (c *scene) do(e Event) {
 				c.out.WriteString(" " + e.Cmd.Mode.String())
 			case proto.CmdShutdown:
 				c.out.WriteString(" because: " + e.Cmd.Evidence)
+			}
+			for _, inc := range e.Cmd.Ended {
+				c.out.WriteString(" ended:" + inc)
 			}
 			c.out.WriteString("\n")
 		case TellRemote:

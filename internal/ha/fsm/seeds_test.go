@@ -134,12 +134,15 @@ const (
 	didDisk
 	didRemedy
 	didOrder
+	didEnded
+	didLag
 	numDeeds
 )
 
 var deedNames = [numDeeds]string{"takeovers", "switchovers", "takeovers by command", "failovers", "lives with commits", "stopped watchers", "archives made Invalid by command",
 	"paused hosts", "commits acknowledged after a pause", "splits", "databases opened by hand",
-	"one-way cuts", "stopped monitors", "clock jumps", "slow or failing disks", "remedies", "other commands"}
+	"one-way cuts", "stopped monitors", "clock jumps", "slow or failing disks", "remedies", "other commands",
+	"waits ended by news of a process", "sends with late answers"}
 
 // life runs one seed.
 func life(t tester, seed uint64) *world {
@@ -160,6 +163,8 @@ func life(t tester, seed uint64) *world {
 	w.timely = seed%2 == 1
 	w.every, w.beat = 200+100*int64(rng.IntN(5)), 100*int64(1+rng.IntN(3))
 	w.noMon = rng.IntN(8) == 0
+	w.old = seed/8%8 == 5
+	lags := rand.New(rand.NewPCG(seed, 0x1a7e)) // of its own: the other faults of a seed stay what they were
 	if rng.IntN(6) == 0 {
 		w.addViewer()
 	}
@@ -173,6 +178,9 @@ func life(t tester, seed uint64) *world {
 			w.rarer(rng)
 		default:
 			w.fault(rng.IntN(1024))
+		}
+		if seed/2%4 == 3 && lags.IntN(3) == 0 {
+			w.lagOf(lags)
 		}
 		w.run(time.Duration(rng.IntN(16)) * 600 * time.Millisecond)
 		w.fail()

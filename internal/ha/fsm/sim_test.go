@@ -104,6 +104,7 @@ func (w *world) fault(k int) {
 func (w *world) repair() {
 	w.links()
 	clear(w.cut)
+	clear(w.lagging)
 	w.unmute()
 	w.slow = false
 	w.thawMonitor()

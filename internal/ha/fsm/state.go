@@ -197,6 +197,10 @@ type pend struct {
 	cmd    string
 	reply  *Reply // monitor's request to answer with the result
 	open   bool   // a successful answer means that a primary was opened by command
+	// waits: it ends only when an old primary can acknowledge nothing any more;
+	// ended are the processes that the instance was told of.
+	waits bool
+	ended []string
 }
 
 type pendKind uint8

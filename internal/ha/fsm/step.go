@@ -41,6 +41,7 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	}
 	absorb[ev.kind()](x, ev)
 	x.settle()
+	x.tellEnded()
 	if d := x.digest(make([]byte, 0, 256)); !bytes.Equal(d, x.told) {
 		x.told = bytes.Clone(d)
 		x.acts = append(x.acts, Broadcast{})
@@ -129,6 +130,7 @@ func (x *m) order(c proto.InstanceCommand, p pend) uint64 {
 	p.cmd = c.Cmd
 	if c.Cmd == proto.CmdApplyKeep || c.Cmd == proto.CmdSetMode && c.Mode == base.ModePrimary {
 		c.Ended = x.ended()
+		p.waits, p.ended = true, c.Ended
 	}
 	x.State.pend[x.nextReq] = p
 	x.acts = append(x.acts, SendInst{x.nextReq, c})

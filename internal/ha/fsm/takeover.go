@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"datawatch/internal/base"
@@ -100,6 +101,27 @@ func (x *m) ended() []string {
 		}
 	}
 	return out
+}
+
+// tellEnded tells an instance that carries out such an order of processes that
+// are known only now to have ended. It decides nothing: lost, the instance waits
+// as long as it promised to.
+func (x *m) tellEnded() {
+	var late []string
+	for id, p := range x.State.pend {
+		if !p.waits {
+			continue
+		}
+		all := x.ended()
+		news := slices.DeleteFunc(slices.Clone(all), func(inc string) bool { return slices.Contains(p.ended, inc) })
+		if len(news) > 0 {
+			late, p.ended = all, all
+			x.State.pend[id] = p
+		}
+	}
+	if len(late) > 0 {
+		x.order(proto.InstanceCommand{Cmd: proto.CmdEnded, Ended: late, Evidence: "their watchers saw the processes end"}, pend{kind: pendPlain})
+	}
 }
 
 func (x *m) decideTakeover() {

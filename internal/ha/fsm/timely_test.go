@@ -2,6 +2,7 @@ package fsm_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type mlease struct {
 	frozen   bool      // a standby that accepts nothing (ApplyKeep)
 	promised time.Time // when it last took a package
 	to       string    // from which process
+	ended    []string  // processes that it was told have ended
 }
 
 func (w *world) archType() base.ArchType {
@@ -130,12 +132,26 @@ func (d *mdb) mustWait(c proto.InstanceCommand) bool {
 		return false
 	}
 	d.lease.frozen = true
-	for _, inc := range c.Ended {
-		if inc == d.lease.to {
-			d.lease.promised = time.Time{}
-		}
+	d.lease.ended = append(d.lease.ended, c.Ended...)
+	return !d.w.noWait && d.promises()
+}
+
+// promises: what it promised to an old primary is not over.
+func (d *mdb) promises() bool {
+	return d.w.now.Sub(d.lease.promised) < promiseTime && !slices.Contains(d.lease.ended, d.lease.to)
+}
+
+// told is the order ended.
+func (d *mdb) told(c proto.InstanceCommand) (base.Code, string) {
+	if d.w.old {
+		return -1, "unknown instance command"
 	}
-	return !d.w.noWait && d.w.now.Sub(d.lease.promised) < promiseTime
+	waited := d.lease.frozen && d.promises()
+	d.lease.ended = append(d.lease.ended, c.Ended...)
+	if waited && !d.promises() {
+		d.w.did[didEnded]++
+	}
+	return 0, ""
 }
 
 // goOn lets a process that stood still go on.

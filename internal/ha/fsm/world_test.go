@@ -64,12 +64,14 @@ type world struct {
 	timely  bool  // archives
 	noLease bool  // primaries acknowledge whatever time has passed
 	noWait  bool  // standbys become primary whatever they have promised
+	old     bool  // instances do not know the order ended
 	idle    bool  // clients write nothing
 	every   int64 // milliseconds between two reports without news
 	beat    int64 // milliseconds between two ticks of the monitor
 	monInc  int
 	rec     confirm.Record
 	cut     map[string]bool
+	lagging map[string]time.Time // links of databases with answers later than the lease, since when
 	ends    map[[2]string]*end
 	conns   []conn
 	muted   []*end
@@ -98,7 +100,7 @@ type world struct {
 }
 
 func newWorld(t tester, seed uint64, n int, cfg fsm.Config) *world {
-	w := &world{t: t, every: 200, beat: 100, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{},
+	w := &world{t: t, every: 200, beat: 100, now: time.Unix(1e9, 0), rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, dbs: map[string]*mdb{}, ws: map[string]*mwatch{}, cut: map[string]bool{}, lagging: map[string]time.Time{},
 		ends: map[[2]string]*end{}, replies: map[uint64]func(proto.WatcherReply){}}
 	for i := range n {
 		w.names = append(w.names, string(rune('A'+i)))

@@ -229,6 +229,7 @@ const (
 	CmdSetMode      = "set_mode"      // Mode; only in Mount
 	CmdSetArch      = "set_arch"      // Inst ("" = every realtime and timely target), State
 	CmdApplyKeep    = "apply_keep"    // standby: replay the kept package and everything queued, then reply
+	CmdEnded        = "ended"         // Ended: beside apply_keep or set_mode under way, which need not wait for these any more
 	CmdDropKeep     = "drop_keep"     // standby: drop the kept package
 	CmdArchSend     = "arch_send"     // primary: stream archives to Inst until it has File as of the start; reply then
 	CmdShutdown     = "shutdown"      // How: "normal" or "abort"
@@ -255,9 +256,11 @@ type InstanceCommand struct {
 	Password string    `json:"password,omitempty"`
 	Name     string    `json:"name,omitempty"`
 	Value    string    `json:"value,omitempty"`
-	// Ended, with apply_keep and set_mode: incarnations of instances whose
+	// Ended, with apply_keep, set_mode and ended: incarnations of instances whose
 	// processes are known to have ended, so that nobody need wait until they can
-	// acknowledge nothing any more.
+	// acknowledge nothing any more. It is true for ever: an order ended may come
+	// late, twice or not at all. An instance that does not know this order answers
+	// with an error, which changes nothing.
 	Ended    []string `json:"ended,omitempty"`
 	Evidence string   `json:"evidence,omitempty"` // why; logged by the instance
 }

@@ -216,8 +216,9 @@ func (r *Receiver) PeerIdentity(inst string, id mal.Identity) {
 // commit that the new primary does not have. Thaw or DropKeep end that.
 //
 // It returns only when what was promised to the primary is over (Promise);
-// ended are incarnations of instances whose processes are known to be gone.
+// ended are incarnations of instances whose processes are known to be gone (Ended).
 func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
+	r.Ended(ended...)
 	r.mu.Lock()
 	if m := r.cfg.Engine.Mode(); m != base.ModeStandby {
 		r.mu.Unlock()
@@ -232,7 +233,7 @@ func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
 	if err := r.Drain(ctx); err != nil {
 		return fmt.Errorf("replay the kept package: %w", err)
 	}
-	if err := r.awaitPromise(ctx, ended); err != nil {
+	if err := r.awaitPromise(ctx); err != nil {
 		return fmt.Errorf("wait until the old primary can acknowledge nothing any more: %w", err)
 	}
 	r.cfg.OnChange()

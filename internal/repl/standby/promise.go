@@ -51,29 +51,71 @@ func (r *Receiver) promiseOver(sender string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.promise.to == sender {
-		r.promise = promise{}
+		r.endPromise()
+	}
+}
+
+func (r *Receiver) endPromise() {
+	r.promise = promise{}
+	if r.promised != nil {
+		close(r.promised)
+		r.promised = nil
+	}
+}
+
+// maxEnded is how many processes known to have ended are remembered: more than
+// a group has, and a promise is seconds old.
+const maxEnded = 32
+
+// Ended notes incarnations of instances whose processes are known to have ended:
+// what was promised to one of them is over, and a wait for it ends. An
+// incarnation is of one process only, so what is noted stays true whenever it
+// comes and however often; one to which nothing was promised changes nothing.
+func (r *Receiver) Ended(incarnations ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, inc := range incarnations {
+		if inc != "" && !slices.Contains(r.ended, inc) {
+			r.ended = append(r.ended, inc)
+		}
+	}
+	if n := len(r.ended) - maxEnded; n > 0 {
+		r.ended = slices.Delete(r.ended, 0, n)
+	}
+	if slices.Contains(r.ended, r.promise.to) {
+		r.endPromise()
 	}
 }
 
 // awaitPromise waits out the promise, unless its holder's process has ended.
 // Nothing is accepted meanwhile, so no new one is given.
-func (r *Receiver) awaitPromise(ctx context.Context, ended []string) error {
+func (r *Receiver) awaitPromise(ctx context.Context) error {
 	r.mu.Lock()
 	p := r.promise
-	r.mu.Unlock()
-	if p.at.IsZero() {
+	left := Promise - r.cfg.Clock.Now().Sub(p.at)
+	if p.at.IsZero() || left <= 0 || slices.Contains(r.ended, p.to) {
+		r.endPromise()
+		r.mu.Unlock()
 		return nil
 	}
-	if p.to == "" || !slices.Contains(ended, p.to) {
-		if left := Promise - r.cfg.Clock.Now().Sub(p.at); left > 0 {
-			r.cfg.Log.Info("waiting until the old primary can acknowledge nothing any more", "wait", left, "incarnation", p.to)
-			if err := r.cfg.Clock.Sleep(ctx, left); err != nil {
-				return err
-			}
-		}
+	if r.promised == nil {
+		r.promised = make(chan struct{})
+	}
+	over := r.promised
+	r.mu.Unlock()
+	r.cfg.Log.Info("waiting until the old primary can acknowledge nothing any more", "wait", left, "incarnation", p.to)
+	timer := r.cfg.Clock.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-over:
+		r.cfg.Log.Info("the old primary can acknowledge nothing any more: its process has ended, or it says so", "incarnation", p.to)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
 	}
 	r.mu.Lock()
-	r.promise = promise{}
+	r.endPromise()
 	r.mu.Unlock()
 	return nil
 }

@@ -101,6 +101,8 @@ type Receiver struct {
 	halted    bool
 	claim     Claim
 	promise   promise
+	promised  chan struct{} // somebody waits for the end of promise, which closes it
+	ended     []string      // incarnations known to have ended, oldest first
 	stats     Stats
 	recvRing  ring
 	applRing  ring
