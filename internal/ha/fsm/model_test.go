@@ -33,6 +33,7 @@ type mdb struct {
 	hung    bool
 	inc     int
 	incName string
+	goneAt  time.Time // when its watcher hears that the process that was killed has ended
 	mode    base.Mode // on disk
 	status  base.Status
 	log     []entry // on disk
@@ -71,8 +72,12 @@ func (d *mdb) start() {
 
 func (d *mdb) crash() {
 	if d.up {
-		pid, name := d.pid(), d.name
-		d.w.after(ms(20), func() { d.w.ev(name, fsm.InstGone{PID: pid}) })
+		pid, name, news := d.pid(), d.name, ms(20)
+		if d.w.now.UnixMilli()%3 == 0 { // the process takes its time to end: its memory, its files
+			news = ms(1500)
+		}
+		d.goneAt = d.w.now.Add(news)
+		d.w.after(news, func() { d.w.ev(name, fsm.InstGone{PID: pid}) })
 	}
 	d.harden() // a restart finds in the log what is there
 	d.up, d.keep, d.pending, d.claim, d.lease = false, nil, nil, "", mlease{}

@@ -164,7 +164,7 @@ func (w *world) connect() {
 	for i, a := range w.names {
 		x, d := w.ws[a], w.dbs[a]
 		add(x.me, x.di, func() bool { return x.up && d.up }, func() { w.ev(a, fsm.InstUp{PID: d.pid()}) },
-			func() { w.ev(a, fsm.InstDown{Gone: !d.up}) })
+			func() { w.ev(a, fsm.InstDown{Gone: !d.up && !w.now.Before(d.goneAt)}) })
 		add(x.me, "m:", func() bool { return x.up && w.monUp }, func() {
 			w.ev(a, fsm.MonUp{ID: "mon", Confirm: true})
 			w.monStep(confirm.Link{Addr: a, Up: true})
