@@ -123,15 +123,17 @@ func (x *m) failover(targets []string, granted bool, ask []string, why string) {
 	}
 	p.steps = append(p.steps, openOrder())
 	x.to(Failover, "", why, "targets", strings.Join(targets, ","), "granted", granted)
-	if len(ask) == 0 {
+	cmds := map[string]string{}
+	for _, n := range ask {
+		if !x.splitOff(n) { // that is in Primary mode perhaps, and would refuse for ever
+			cmds[n] = proto.DWCmdDropClaim
+		}
+	}
+	if len(cmds) == 0 {
 		x.run(p)
 		return
 	}
 	x.p = &p
-	cmds := map[string]string{}
-	for _, n := range ask {
-		cmds[n] = proto.DWCmdDropClaim
-	}
 	x.log("sequence begins", "what", procNames[p.kind], "why", why)
 	x.ask(x.p, cmds, "primary "+x.Cfg.Name+" goes on without it")
 }

@@ -73,7 +73,7 @@ func (d *mdb) start() {
 func (d *mdb) crash() {
 	if d.up {
 		pid, name, news := d.pid(), d.name, ms(20)
-		if d.w.now.UnixMilli()%3 == 0 { // the process takes its time to end: its memory, its files
+		if d.w.slowEnds && d.w.now.UnixMilli()%3 == 0 { // the process takes its time to end: its memory, its files
 			news = ms(1500)
 		}
 		d.goneAt = d.w.now.Add(news)

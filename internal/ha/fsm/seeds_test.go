@@ -103,6 +103,7 @@ func TestSeeds(t *testing.T) {
 // TestFailedSeeds: seeds that have found something once.
 func TestFailedSeeds(t *testing.T) {
 	for seed, what := range map[uint64]string{
+		2807: "a suspended primary asked a split one, in Primary mode still, to renounce, again and again, and never went on without it",
 		2928: "a late acknowledgement and a new one by the same database",
 		2994: "a watcher stopped in a takeover that came to nothing did not let its standby be recovered any more",
 		3237: "a split is one although the primary of the newest reign is down when it is noticed",
@@ -160,7 +161,7 @@ func life(t tester, seed uint64) *world {
 		databases, cfg.Global = 1, false
 	}
 	w := newWorld(t, seed, databases, cfg)
-	w.timely = seed%2 == 1
+	w.timely, w.slowEnds = seed%2 == 1, true
 	w.every, w.beat = 200+100*int64(rng.IntN(5)), 100*int64(1+rng.IntN(3))
 	w.noMon = rng.IntN(8) == 0
 	w.old = seed/8%8 == 5

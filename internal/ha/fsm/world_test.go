@@ -52,51 +52,52 @@ type tester interface {
 // world is a whole group with faults: databases, watchers and one confirm
 // monitor, over links that lose everything in flight when they break.
 type world struct {
-	t       tester
-	now     time.Time
-	rng     *rand.Rand
-	names   []string
-	cfg     fsm.Config
-	dbs     map[string]*mdb
-	ws      map[string]*mwatch
-	mon     confirm.State
-	monUp   bool
-	timely  bool  // archives
-	noLease bool  // primaries acknowledge whatever time has passed
-	noWait  bool  // standbys become primary whatever they have promised
-	old     bool  // instances do not know the order ended
-	idle    bool  // clients write nothing
-	every   int64 // milliseconds between two reports without news
-	beat    int64 // milliseconds between two ticks of the monitor
-	monInc  int
-	rec     confirm.Record
-	cut     map[string]bool
-	lagging map[string]time.Time // links of databases with answers later than the lease, since when
-	ends    map[[2]string]*end
-	conns   []conn
-	muted   []*end
-	viewer  confirm.State // an ordinary monitor beside the confirm monitor
-	viewed  bool
-	noMon   bool            // nobody confirms
-	monHeld []confirm.Event // of a stopped monitor
-	monStop bool
-	dropped bool // the monitor has dropped its connections
-	monSkew time.Duration
-	slow    bool // the monitor's disk takes its time, and fails
-	q       queue
-	n       int
-	opens   int
-	next    uint64
-	acked   []uint64
-	late    []string // who acknowledged between two turns of the clients
-	faults  []string
-	trace   []line
-	replies map[uint64]func(proto.WatcherReply)
-	reqs    uint64
-	granted *confirm.Reserved
-	did     [numDeeds]int
-	forge   bool // watchers decide as in MANUAL mode and claim AUTO
-	mutate  func(fsm.Action) fsm.Action
+	t        tester
+	now      time.Time
+	rng      *rand.Rand
+	names    []string
+	cfg      fsm.Config
+	dbs      map[string]*mdb
+	ws       map[string]*mwatch
+	mon      confirm.State
+	monUp    bool
+	timely   bool  // archives
+	noLease  bool  // primaries acknowledge whatever time has passed
+	noWait   bool  // standbys become primary whatever they have promised
+	old      bool  // instances do not know the order ended
+	idle     bool  // clients write nothing
+	every    int64 // milliseconds between two reports without news
+	beat     int64 // milliseconds between two ticks of the monitor
+	monInc   int
+	rec      confirm.Record
+	cut      map[string]bool
+	slowEnds bool                 // a process that is killed may take its time to end
+	lagging  map[string]time.Time // links of databases with answers later than the lease, since when
+	ends     map[[2]string]*end
+	conns    []conn
+	muted    []*end
+	viewer   confirm.State // an ordinary monitor beside the confirm monitor
+	viewed   bool
+	noMon    bool            // nobody confirms
+	monHeld  []confirm.Event // of a stopped monitor
+	monStop  bool
+	dropped  bool // the monitor has dropped its connections
+	monSkew  time.Duration
+	slow     bool // the monitor's disk takes its time, and fails
+	q        queue
+	n        int
+	opens    int
+	next     uint64
+	acked    []uint64
+	late     []string // who acknowledged between two turns of the clients
+	faults   []string
+	trace    []line
+	replies  map[uint64]func(proto.WatcherReply)
+	reqs     uint64
+	granted  *confirm.Reserved
+	did      [numDeeds]int
+	forge    bool // watchers decide as in MANUAL mode and claim AUTO
+	mutate   func(fsm.Action) fsm.Action
 }
 
 func newWorld(t tester, seed uint64, n int, cfg fsm.Config) *world {
