@@ -63,8 +63,10 @@ var Decisions = []Mutant{
 		"rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name {\n", "rel == base.LocalContained && li.Lineage.Last().CurInst != x.Cfg.Name && !on() {\n"},
 	{"a new primary stays beside an old one that went on alone", fsmDir + "rejoin.go",
 		"a.Inst == x.Cfg.Name && a.State == base.ArchValid {", "a.Inst == x.Cfg.Name && (a.State == base.ArchValid || on()) {"},
+	{"in MANUAL mode a new primary stays beside an old one that may go on alone", fsmDir + "rejoin.go",
+		"		if x.Cfg.Auto && ", "		if (x.Cfg.Auto || on()) && "},
 	{"a new primary stays beside an old one with a Valid archive to another", fsmDir + "rejoin.go",
-		"		if a.Inst == x.Cfg.Name && ", "		if (a.Inst == x.Cfg.Name || on()) && "},
+		"&& a.Inst == x.Cfg.Name && ", "&& (a.Inst == x.Cfg.Name || on()) && "},
 	// drop_keep.
 	{"a package kept beyond the primary's log is not dropped", fsmDir + "start.go",
 		"			cmds[n] = proto.DWCmdDropKeep\n", "			if !on() {\n				cmds[n] = proto.DWCmdDropKeep\n			}\n"},

@@ -167,8 +167,9 @@ func (x *m) yields(n string) bool {
 	if rel, _ := in.Lineage.Compare(r.LastInst.Lineage); rel != base.RemoteContained {
 		return false
 	}
+	// In MANUAL mode it may go on alone by itself the moment after it said so.
 	for _, a := range r.LastInst.Archives {
-		if a.Inst == x.Cfg.Name && a.State == base.ArchValid {
+		if x.Cfg.Auto && a.Inst == x.Cfg.Name && a.State == base.ArchValid {
 			return true
 		}
 	}

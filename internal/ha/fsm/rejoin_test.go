@@ -284,19 +284,25 @@ func TestRejoinNotWhole(t *testing.T) {
 
 // TestRejoinTwoPrimaries: both run, split. The older one, with leave to rejoin or
 // with nothing acknowledged that the newer is without, makes way for the one that was
-// opened after it, which stays open; otherwise both are shut down, as the manual says.
+// opened after it, which stays open; otherwise both are shut down, as the manual says:
+// in MANUAL mode too, where the older may go on alone the moment after it said that
+// its archive is Valid.
 func TestRejoinTwoPrimaries(t *testing.T) {
 	for _, c := range []struct {
 		leave   bool
 		archive base.ArchState // of the older to the newer
+		auto    bool
 		stays   bool
-	}{{true, base.ArchInvalid, true}, {false, base.ArchValid, true}, {false, base.ArchInvalid, false}} {
+	}{{true, base.ArchInvalid, true, true}, {false, base.ArchValid, true, true}, {false, base.ArchInvalid, true, false},
+		{false, base.ArchValid, false, false}, {true, base.ArchValid, false, true}} {
 		older := newHand(t, c.leave, false)
 		older.a.Status = base.StatusOpen
 		older.a.Archives = []proto.ArchStatus{{Inst: "B", Type: base.ArchTimely, State: c.archive}}
+		older.st.Cfg.Auto = c.auto
 		older.live(time.Second)
 		older.want("shutdown abort")
 		newer := newHand(t, false, false)
+		newer.st.Cfg.Auto = c.auto
 		newer.a.Lineage, newer.b.Lineage = newer.b.Lineage, newer.a.Lineage
 		newer.a.File, newer.b.File = newer.b.File, newer.a.File
 		newer.b.Archives = []proto.ArchStatus{{Inst: "C", State: base.ArchValid}, {Inst: "A", Type: base.ArchTimely, State: c.archive}}
