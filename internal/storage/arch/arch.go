@@ -19,6 +19,7 @@ package arch
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sort"
 	"sync/atomic"
@@ -102,6 +103,7 @@ type Archive struct {
 	buf     []byte // encoded packages not yet written ...
 	written int64  // ... which belong at this offset
 	torn    bool   // a write failed: bytes may stand behind written
+	doubt   bool   // a sync failed: what is written behind synced may never reach the disk
 	synced  header // h as of the last sync: what the next header on disk may claim
 	unsync  bool   // something was appended since
 }
@@ -210,7 +212,9 @@ func readHeader(f vfs.File) (*twin.Header, header, error) {
 }
 
 // findEnd moves h to the last whole package of an open file and cuts the file
-// there. What the header on disk vouches for is not read again.
+// there. What the header on disk vouches for is not read again. The rest is
+// written once more: when its sync has failed, it is in the system's cache, which
+// calls it written although it may not be on disk, and no later sync would save it.
 func (a *Archive) findEnd(f vfs.File, path string, h *header, size int64) error {
 	if err := f.Sync(); err != nil { // after a killed process the end may be in the cache only
 		return err
@@ -219,6 +223,7 @@ func (a *Archive) findEnd(f vfs.File, path string, h *header, size int64) error 
 	if h.last < h.first {
 		s.prev = h.prevLSN
 	}
+	from := h.end
 	for {
 		off := s.at
 		p, err := s.step(true)
@@ -230,13 +235,32 @@ func (a *Archive) findEnd(f vfs.File, path string, h *header, size int64) error 
 		}
 		h.add(&p.Header, off, s.at)
 	}
-	if h.end == size {
+	if h.end == size && from == size {
 		return nil
 	}
 	if err := f.Truncate(h.end); err != nil {
 		return err
 	}
+	if err := rewrite(f, from, h.end); err != nil {
+		return err
+	}
 	return f.Sync()
+}
+
+// rewrite writes a part of a file with what it has.
+func rewrite(f vfs.File, from, to int64) error {
+	b := make([]byte, min(to-from, readChunk))
+	for from < to {
+		b = b[:min(to-from, int64(len(b)))]
+		if n, err := f.ReadAt(b, from); n < len(b) {
+			return errors.Join(err, io.ErrUnexpectedEOF)
+		}
+		if _, err := f.WriteAt(b, from); err != nil {
+			return err
+		}
+		from += int64(len(b))
+	}
+	return nil
 }
 
 // add moves the end of the header behind a package.
@@ -257,7 +281,7 @@ func (a *Archive) resume(l *file) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	a.cur, a.twin, a.written, a.synced, a.torn = f, t, l.h.end, l.h, false
+	a.cur, a.twin, a.written, a.synced, a.torn, a.doubt = f, t, l.h.end, l.h, false, false
 	return nil
 }
 
@@ -383,7 +407,7 @@ func (a *Archive) nextFile(pkg *redo.Package, standby bool, size int64) error {
 	}
 	a.files = append(a.files, &file{path: path, h: h})
 	a.size += h.end
-	a.cur, a.twin, a.written, a.synced, a.torn = f, t, h.end, h, false
+	a.cur, a.twin, a.written, a.synced, a.torn, a.doubt = f, t, h.end, h, false, false
 	return nil
 }
 
@@ -462,10 +486,16 @@ func (a *Archive) sync() error {
 	if err := a.flush(); err != nil {
 		return err
 	}
+	if a.doubt {
+		if err := rewrite(a.cur, a.synced.end, a.written); err != nil {
+			return fmt.Errorf("write archive file %s again: %w", a.files[len(a.files)-1].path, err)
+		}
+	}
 	if err := a.writeHeader(a.synced); err != nil {
+		a.doubt = true
 		return err
 	}
-	a.synced, a.unsync = a.files[len(a.files)-1].h, false
+	a.synced, a.unsync, a.doubt = a.files[len(a.files)-1].h, false, false
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -94,6 +95,10 @@ func (d *doublewrite) save(pages []uint32, lsn base.LSN) error {
 }
 
 // repair restores pages of the data file that are damaged and have a whole copy.
+// Those that are as their copy are written once more: when the sync after the
+// batch has failed, they are in the system's cache, which calls them written
+// although they may not be on disk. Recovery would find nothing to do for them,
+// no later sync would save them, and the next checkpoint gives their redo up.
 func (d *doublewrite) repair(data vfs.File, dataPath string) error {
 	h := make([]byte, dwHeader)
 	if _, err := d.f.ReadAt(h, 0); errors.Is(err, io.EOF) {
@@ -120,17 +125,15 @@ func (d *doublewrite) repair(data vfs.File, dataPath string) error {
 		if p == 0 {
 			continue
 		}
-		_, err := readPage(data, dataPath, p, buf)
-		if err == nil {
-			continue
-		} else if !errors.Is(err, ErrDamaged) {
-			return err
+		_, bad := readPage(data, dataPath, p, buf)
+		if bad != nil && !errors.Is(bad, ErrDamaged) {
+			return bad
 		}
 		if _, err := d.f.ReadAt(cp, dwHeader+int64(i)*int64(d.ps)); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read doublewrite area %s: %w", d.path, err)
 		}
-		if _, err := page.Verify(cp); err != nil {
-			continue // reading the page will say that it is damaged
+		if _, err := page.Verify(cp); err != nil || bad == nil && !bytes.Equal(buf, cp) {
+			continue // reading the page will say that it is damaged; or it was written since, or not yet
 		}
 		if _, err := data.WriteAt(cp, int64(p-1)*int64(d.ps)); err != nil {
 			return fmt.Errorf("repair %s page %d: %w", dataPath, p, err)

@@ -25,6 +25,7 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 		return fmt.Errorf("recover: %w", ErrState)
 	}
 	// After a killed process the newest packages may be in the system's cache only.
+	// That does not save those whose sync has failed: see rewrite.
 	for i, f := range l.files {
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("sync online log %s: %w", l.paths[i], err)
@@ -32,7 +33,7 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 	}
 	r := &stripReader{l: l, limit: l.ckpt.at + l.total}
 	var marks []mark
-	last := l.ckpt.at
+	last, batch := l.ckpt.at, l.ckpt // batch: where the last one begins
 	gseq := l.static.fileGSEQ
 	for {
 		p, size, why, err := l.next(r, end)
@@ -48,6 +49,9 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 		if end.at-last >= l.gap {
 			marks, last = append(marks, end), end.at
 		}
+		if p.BatchSeq == p.LSEQ {
+			batch = end
+		}
 		if p.MaxLSN > l.static.ckptLSN {
 			if err := fn(p); err != nil {
 				return fmt.Errorf("recover %s (LSEQ %d): %w", l.where(end.at), p.LSEQ, err)
@@ -56,10 +60,28 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 		end = mark{at: end.at + size, next: p.LSEQ + 1, prevLSN: p.MaxLSN, prevSum: p.Checksum}
 		gseq = p.GSEQ
 	}
+	if err := l.rewrite(r, batch.at, end.at); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.marks, l.end, l.gseq, l.ready = marks, end, gseq, true
 	return nil
+}
+
+// rewrite writes the last batch once more. When its sync has failed, the process
+// ended, and it was found in the system's cache only, which calls it written
+// although it may not be on disk: no later sync would save it, and a power failure
+// would take what has been recovered, and what was written behind it (G1).
+func (l *Log) rewrite(r *stripReader, from, end int64) error {
+	if from == end {
+		return nil
+	}
+	b, err := r.peek(from, end-from)
+	if err != nil {
+		return err
+	}
+	return l.write(from, b)
 }
 
 // next reads the package at m. why says why there is none that continues the log.
