@@ -111,6 +111,11 @@ func (m *Monitor) rejoinConds(v cond.View, p cond.Peer) (cond.List, bool) {
 	}
 	q := prims[0]
 	_, _, surplus := cond.Surplus(p.Status.Inst, q.Status.Inst)
+	// A standby with a Valid archive has redo before its primary's own log has it,
+	// and is often heard later: that is no split.
+	if a, ok := q.Arch(p.Inst()); ok && a.State == base.ArchValid && p.Status.Inst.Mode == base.ModeStandby {
+		surplus = false
+	}
 	if !surplus && p.Status.CtlStatus != proto.CtlSplit {
 		return nil, false
 	}
