@@ -28,6 +28,8 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 			say("startup database %s, or start its dmserver with mount on its machine", name)
 		case !v.InstOK(p) && p.Status.CtlStatus != proto.CtlSplit:
 			say("when %s does not come back: log/%s_start.log in its SYSTEM_PATH ends with the reason", p.Inst(), p.Inst())
+		case len(prims) == 1 && detached(prims[0], p):
+			say("attach database %s, if it was detached and shall be recovered", name)
 		}
 	}
 	arbiter := confirmSeen(v) || m.cfg.Confirm
@@ -65,6 +67,13 @@ func (m *Monitor) takeoverSteps(v cond.View, g *group, auto bool, say func(strin
 			return
 		}
 	}
+}
+
+// detached: the watcher of the primary prim does not recover p, because of the
+// interval that detach sets or of one as long. Nothing else ends that for a day.
+func detached(prim, p cond.Peer) bool {
+	arch, ok := prim.Arch(p.Inst())
+	return ok && arch.State != base.ArchValid && p.Status.Inst.Status == base.StatusOpen && prim.Status.RecoverTime[p.Inst()] == detachTime
 }
 
 // diskFull: the primary waits for space, which no watcher can give it.

@@ -56,12 +56,40 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
 	tells("normal", 0)
 
+	g.change("A", func(s *proto.WatcherStatus) {
+		s.Inst.Archives[0].State, s.RecoverTime = base.ArchInvalid, map[string]int{"B": 60}
+	})
+	tells("recovered within a minute", CodeTipAbnormal)
+	g.change("A", func(s *proto.WatcherStatus) { s.RecoverTime = map[string]int{"B": detachTime} })
+	tells("detached", CodeTipAbnormal, "attach database GRP1.B, if it was detached and shall be recovered")
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status = base.StatusMount })
+	tells("detached and not open yet", CodeTipAbnormal)
+	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Archives[0].State, s.RecoverTime = base.ArchValid, nil })
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status = base.StatusOpen })
+	tells("normal again", 0)
+
 	g.change("B", func(s *proto.WatcherStatus) { s.InstOK = false })
 	tells("not restarted by its watcher", CodeTipAbnormal, "startup database GRP1.B, or start its dmserver with mount on its machine")
 	g.change("B", func(s *proto.WatcherStatus) { s.Config.AutoRestart, s.Config.StartupCmd = true, "dmserver" })
 	tells("restarted by its watcher", CodeTipAbnormal, "when B does not come back: log/B_start.log in its SYSTEM_PATH ends with the reason")
 	g.change("B", func(s *proto.WatcherStatus) { s.State = proto.DWShutdown })
 	tells("not guarded", CodeTipAbnormal, "startup dmwatcher database GRP1.B")
+}
+
+// TestAttachTooEarly: an instance that has not started is not said to be none that
+// can be attached, only to be none yet.
+func TestAttachTooEarly(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	m := g.open(t, nil)
+	login(t, m)
+	if err := m.Attach(t.Context(), "", "A"); base.CodeOf(err, 0) != -8459 || strings.Contains(err.Error(), "try again") {
+		t.Fatalf("a primary: %v", err)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.InstOK, s.Inst.Mode = false, base.ModeNormal })
+	until(t, "it has not started", func() bool {
+		err := m.Attach(t.Context(), "", "B")
+		return base.CodeOf(err, 0) == -8459 && strings.Contains(err.Error(), "try again when it is Open")
+	})
 }
 
 // TestTipWithoutPrimary: takeover is offered where it loses nothing, force only

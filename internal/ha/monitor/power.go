@@ -317,7 +317,11 @@ func (m *Monitor) onPrimaries(groupName, db string, fn func(g *group, prim cond.
 		if err != nil {
 			return err
 		}
-		if p.Status.Inst.Mode != base.ModeStandby {
+		if in := p.Status.Inst; in.Mode != base.ModeStandby {
+			// The mode of one that has not told any yet is not known.
+			if in.Mode != base.ModePrimary && !p.Status.InstOK {
+				return base.Errorf(-8459, "%s has not started yet, so it is not known to be a standby: try again when it is Open", p.Inst())
+			}
 			return base.Errorf(-8459, "%s is not a standby", p.Inst())
 		}
 		prim, err := m.primary(g)
@@ -369,6 +373,9 @@ func (m *Monitor) archInvalid(ctx context.Context, g *group, prim cond.Peer, sta
 	return h.end(err)
 }
 
+// detachTime is the recover time of a detached standby, in seconds: the longest there is.
+const detachTime = 86400
+
 // Detach takes a standby out of the group (manual 4.4 #43).
 func (m *Monitor) Detach(ctx context.Context, groupName, db string) error {
 	done, err := m.begin("detach database "+db, true)
@@ -382,7 +389,7 @@ func (m *Monitor) Detach(ctx context.Context, groupName, db string) error {
 		return base.Errorf(-8380, "the control file of %s is %s", p.Inst(), p.Status.CtlStatus)
 	}
 	return m.onPrimaries(groupName, db, func(g *group, prim cond.Peer, sb string) error {
-		if err := m.recoverTime(ctx, g, prim, sb, 86400); err != nil {
+		if err := m.recoverTime(ctx, g, prim, sb, detachTime); err != nil {
 			return err
 		}
 		return m.archInvalid(ctx, g, prim, sb)
