@@ -92,6 +92,26 @@ func TestAttachTooEarly(t *testing.T) {
 	})
 }
 
+// TestTipStandbyAhead: a standby with a Valid archive that was heard later than its
+// primary is not split, one whose archive is Invalid may be.
+func TestTipStandbyAhead(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	g.change("B", func(s *proto.WatcherStatus) {
+		s.Inst.Keep = base.Position{Seq: 10, LSN: 100}
+		s.Inst.File, s.Inst.Apply = s.Inst.Keep, s.Inst.Keep
+	})
+	m := g.open(t, nil)
+	ready(t, m)
+	tip := func() string { return strings.Join(m.Tip().Lines, "\n") }
+	if s := tip(); strings.Contains(s, "redo that A is without") || strings.Contains(s, "cannot rejoin A") {
+		t.Fatal(s)
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Archives[0].State = base.ArchInvalid })
+	until(t, "its archive is Invalid", func() bool {
+		return strings.Contains(tip(), "redo that A is without") || strings.Contains(tip(), "cannot rejoin A")
+	})
+}
+
 // TestTipWithoutPrimary: takeover is offered where it loses nothing, force only
 // where it is all that is left.
 func TestTipWithoutPrimary(t *testing.T) {
