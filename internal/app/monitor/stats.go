@@ -11,21 +11,24 @@ import (
 )
 
 // sendTables prints what is known of sending to a standby (manual 4.4 #41). The
-// maxima, but for the time and its end, are each on their own.
+// maxima, but for the time and its end, are each on their own. A send under way
+// has a start and no end; its code is that of one that has not been done.
 func (c *Console) sendTables(typ base.ArchType, failed bool, s proto.SendStat, desc string) {
 	kind, code := "FOR "+typ.String()+" SEND", 0
 	switch {
-	case s.TotalCnt == 0:
+	case s.LastStart.IsZero():
 		kind, code = "NONE", 100
-	case failed:
+	case s.LastEnd.IsZero():
+		code = 100
+	case failed || s.LastFailed:
 		code = -1
 	}
 	if s.ForRecovery {
 		kind = "FOR RECOVER SEND"
 	}
 	fmt.Fprintln(c.Out, "last send (times in microseconds, lengths in bytes)")
-	c.grid(table.Row{"SEND TYPE", "SEND START TIME", "SEND END TIME", "SEND TIME USED", "SEND END LSN", "SEND LOG LEN", "SEND PTX COUNT", "SEND CODE", "SEND DESC INFO"},
-		table.Row{kind, stamp(s.LastStart), stamp(s.LastEnd), s.LastTime, s.LastLSN, s.LastLen, s.LastPTX, code, desc})
+	c.grid(table.Row{"SEND TYPE", "SEND START TIME", "SEND END TIME", "SEND TIME USED", "SEND START LSN", "SEND END LSN", "SEND LOG LEN", "SEND PTX COUNT", "SEND CODE", "SEND DESC INFO"},
+		table.Row{kind, stamp(s.LastStart), stamp(s.LastEnd), s.LastTime, s.FirstLSN, s.LastLSN, s.LastLen, s.LastPTX, code, desc})
 	fmt.Fprintf(c.Out, "last %d sends\n", s.RecentCnt)
 	c.grid(table.Row{"SEND LOG LEN", "SEND PTX COUNT", "SEND TIME USED"}, table.Row{s.RecentLen, s.RecentPTX, s.RecentTime})
 	fmt.Fprintln(c.Out, "maxima")
@@ -54,6 +57,6 @@ func (c *Console) applyTables(s proto.ApplyStat) {
 	fmt.Fprintln(c.Out, "maxima")
 	c.grid(table.Row{"MAX RESPONSE TIME", "MAX WAIT TIME", "MAX APPLY TIME", "MAX APPLY LOG LEN"}, table.Row{s.MaxRecvTime, s.MaxWait, s.MaxApplyTime, s.MaxApplyLen})
 	fmt.Fprintln(c.Out, "totals")
-	c.grid(table.Row{"TOTAL RECEIVED NUM", "TOTAL RECEIVED LOG LEN", "TOTAL RESPONSE TIME USED", "TOTAL WAIT TIME USED", "TOTAL APPLY NUM", "TOTAL APPLY LOG LEN", "TOTAL APPLY TIME USED"},
-		table.Row{s.TotalRecvNum, s.TotalRecvLen, s.TotalRecvTime, s.TotalWait, s.TotalApplyNum, s.TotalApplyLen, s.TotalApplyTime})
+	c.grid(table.Row{"TOTAL RECEIVED NUM", "TOTAL RECEIVED LOG LEN", "TOTAL APPLY NUM", "TOTAL APPLY LOG LEN", "TOTAL RESPONSE TIME", "TOTAL WAIT TIME", "TOTAL APPLY TIME"},
+		table.Row{s.TotalRecvNum, s.TotalRecvLen, s.TotalApplyNum, s.TotalApplyLen, s.TotalRecvTime, s.TotalWait, s.TotalApplyTime})
 }

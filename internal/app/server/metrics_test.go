@@ -83,7 +83,8 @@ func TestMetrics(t *testing.T) {
 	if b["dw_replayed_packages_total"] < 2 || b["dw_received_bytes_total"] < 100 || b["dw_open"] != 1 {
 		t.Errorf("standby: %v", b)
 	}
-	if x := p.a.status().Sends; len(x) != 1 || x[0].Inst != "B" || x[0].TotalCnt < 3 || x[0].MaxLen == 0 || x[0].MaxLSN < x[0].LastLSN || x[0].TotalTime == 0 {
+	if x := p.a.status().Sends; len(x) != 1 || x[0].Inst != "B" || x[0].TotalCnt < 3 || x[0].MaxLen == 0 || x[0].MaxLSN < x[0].LastLSN || x[0].TotalTime == 0 ||
+		x[0].FirstLSN == 0 || x[0].FirstLSN > x[0].LastLSN || x[0].LastStart.IsZero() || x[0].LastEnd.Before(x[0].LastStart) {
 		t.Errorf("the watcher of the primary is told %+v", x)
 	}
 	if x := p.b.status().Applies; x == nil || x.TotalApplyNum < 2 || x.TotalRecvLen < 100 || p.a.status().Applies != nil || p.b.status().Sends != nil {

@@ -94,8 +94,9 @@ func (s *Server) sendStats() []proto.SendStat {
 	var out []proto.SendStat
 	us := time.Duration.Microseconds
 	for _, i := range s.ship.SendInfos() {
-		out = append(out, proto.SendStat{Inst: i.Inst, ForRecovery: i.ForRecovery, LastStart: i.LastStart, LastEnd: i.LastEnd, LastTime: us(i.LastTime),
-			LastLSN: i.LastLSN, LastLen: i.LastLen, LastPTX: i.LastPTX, RecentCnt: i.RecentCnt, RecentLen: i.RecentLen, RecentPTX: i.RecentPTX,
+		x := i.Newest
+		out = append(out, proto.SendStat{Inst: i.Inst, ForRecovery: x.ForRecovery, LastStart: x.Start, LastEnd: x.End, LastTime: us(x.Time),
+			FirstLSN: x.FirstLSN, LastLSN: x.LastLSN, LastLen: x.Len, LastPTX: x.PTX, LastFailed: x.Failed, RecentCnt: i.RecentCnt, RecentLen: i.RecentLen, RecentPTX: i.RecentPTX,
 			RecentTime: us(i.RecentTime), MaxTime: us(i.MaxTime), MaxEnd: i.MaxEnd, MaxPTX: i.TopPTX, MaxLen: i.TopLen, MaxLSN: i.TopLSN,
 			TotalCnt: i.TotalCnt, TotalLen: i.TotalLen, TotalPTX: i.TotalPTX, TotalTime: us(i.TotalTime)})
 	}

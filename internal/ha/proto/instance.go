@@ -91,14 +91,18 @@ type ArchStatus struct {
 }
 
 // SendStat are the statistics of sending to one target (manual 4.4 #41). Times
-// are microseconds. The Max figures but for the time are each on their own.
+// are microseconds. The Max figures but for the time are each on their own. The
+// last send is the newest, also one that is under way (LastStart without
+// LastEnd) or has failed; the others are of sends that were acknowledged.
 type SendStat struct {
 	Inst        string    `json:"inst"`
 	ForRecovery bool      `json:"for_recovery,omitempty"` // the last send
 	LastStart   time.Time `json:"last_start"`
 	LastEnd     time.Time `json:"last_end"`
 	LastTime    int64     `json:"last_time"`
-	LastLSN     base.LSN  `json:"last_lsn"`
+	LastFailed  bool      `json:"last_failed,omitempty"`
+	FirstLSN    base.LSN  `json:"first_lsn"` // of the last send: where it begins
+	LastLSN     base.LSN  `json:"last_lsn"`  // and ends
 	LastLen     int64     `json:"last_len"`
 	LastPTX     int64     `json:"last_ptx"`
 	RecentCnt   int       `json:"recent_cnt"`

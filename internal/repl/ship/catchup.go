@@ -204,11 +204,13 @@ type sender struct {
 	h     mal.RedoHeader
 	buf   []byte
 	ptx   int64
+	first base.LSN
 	last  base.Position
 	calls []sent
 }
 
 type sent struct {
+	seq   uint64
 	call  *mal.Call
 	start time.Time
 	bytes int
@@ -236,6 +238,7 @@ func (x *sender) add(p *redo.Package) error {
 		}
 		var room [mal.RedoHeaderSize]byte // the count is known at the end
 		x.buf = append(x.buf[:0], room[:]...)
+		x.first = p.MinLSN
 	}
 	x.buf = mal.PackageLen(x.buf, n-4)
 	x.buf = p.Encode(x.buf)
@@ -256,11 +259,15 @@ func (x *sender) flush() error {
 	}
 	x.h.Append(x.buf[:0])
 	start := x.s.cfg.Clock.Now()
+	x.t.mu.Lock()
+	seq := x.t.stats.begin(Send{Start: start, FirstLSN: x.first, LastLSN: x.last.LSN, Len: int64(len(x.buf)), PTX: x.ptx, ForRecovery: true})
+	x.t.mu.Unlock()
 	call, err := x.s.cfg.Transport.Go(x.t.Inst, mal.TypeRedo, x.buf)
 	if err != nil {
+		x.ended(seq, true)
 		return err
 	}
-	x.calls = append(x.calls, sent{call, start, len(x.buf), x.ptx, x.last})
+	x.calls = append(x.calls, sent{seq, call, start, len(x.buf), x.ptx, x.last})
 	x.h.Count, x.ptx = 0, 0
 	if cap(x.buf) > keepBytes {
 		x.buf = nil
@@ -283,6 +290,7 @@ func (x *sender) await() error {
 	if ack.Stand.Less(c.last) {
 		return base.Errorf(standby.CodeNotNext, "acknowledged up to %v only, sent %v", ack.Stand, c.last)
 	}
+	x.ended(c.seq, false)
 	x.t.mu.Lock()
 	x.t.sent = c.last
 	x.t.stats.addRaw(int64(c.bytes), c.ptx, c.last.LSN, x.s.cfg.Clock.Now().Sub(c.start), c.start, true)
@@ -290,8 +298,16 @@ func (x *sender) await() error {
 	return nil
 }
 
+// ended notes the end of a message in the statistics.
+func (x *sender) ended(seq uint64, failed bool) {
+	x.t.mu.Lock()
+	x.t.stats.end(seq, x.s.cfg.Clock.Now(), failed)
+	x.t.mu.Unlock()
+}
+
 func (x *sender) forget() {
 	for _, c := range x.calls {
 		c.call.Forget()
+		x.ended(c.seq, true)
 	}
 }

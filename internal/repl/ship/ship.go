@@ -364,7 +364,7 @@ func (s *Shipper) guid(pkg *redo.Package) (string, error) {
 }
 
 // sendOne sends to one target and waits for its acknowledgement.
-func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kind mal.Kind, msg []byte) error {
+func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kind mal.Kind, msg []byte) (err error) {
 	start := s.cfg.Clock.Now()
 	typ := mal.TypeRedo
 	if kind == mal.KindTimely {
@@ -375,6 +375,16 @@ func (s *Shipper) sendOne(ctx context.Context, t *target, pkg *redo.Package, kin
 			msg = append([]byte(nil), msg...) // the flag is this target's own
 			msg[1] |= mal.FlagWaitApply
 		}
+	}
+	if typ == mal.TypeRedo {
+		t.mu.Lock()
+		seq := t.stats.begin(Send{Start: start, FirstLSN: pkg.MinLSN, LastLSN: pkg.MaxLSN, Len: int64(pkg.EncodedLen()), PTX: int64(pkg.NPTX)})
+		t.mu.Unlock()
+		defer func() {
+			t.mu.Lock()
+			t.stats.end(seq, s.cfg.Clock.Now(), err != nil)
+			t.mu.Unlock()
+		}()
 	}
 	b, err := s.exchange(ctx, t, typ, msg)
 	if err != nil || typ == mal.TypeHardened {

@@ -34,6 +34,20 @@ type SendInfo struct {
 	RecentCnt            int
 	RecentLen, RecentPTX int64
 	RecentTime           time.Duration
+
+	// Newest is the newest send of all: the figures above are of those that were
+	// acknowledged.
+	Newest Send
+}
+
+// Send is one message of redo on its way to a target.
+type Send struct {
+	Start, End        time.Time     // End zero: it is under way
+	Time              time.Duration // so far, when it is under way
+	FirstLSN, LastLSN base.LSN
+	Len, PTX          int64
+	ForRecovery       bool
+	Failed            bool // it ended without an acknowledgement
 }
 
 type sample struct {
@@ -45,6 +59,7 @@ type sendStats struct {
 	info SendInfo
 	ring []sample
 	n    int
+	seq  uint64 // of info.Newest
 }
 
 func newSendStats(recent int) sendStats { return sendStats{ring: make([]sample, recent)} }
@@ -75,6 +90,20 @@ func (s *sendStats) addRaw(size, ptx int64, lsn base.LSN, d time.Duration, start
 	i.RecentCnt = min(s.n, len(s.ring))
 }
 
+// begin notes a send that goes out now; end takes the number it returns. Several
+// may be under way, of which the newest is shown.
+func (s *sendStats) begin(x Send) uint64 {
+	s.info.Newest = x
+	s.seq++
+	return s.seq
+}
+
+func (s *sendStats) end(seq uint64, at time.Time, failed bool) {
+	if x := &s.info.Newest; seq == s.seq && !x.Start.IsZero() {
+		x.End, x.Time, x.Failed = at, at.Sub(x.Start), failed
+	}
+}
+
 // SendInfos reports every target.
 func (s *Shipper) SendInfos() []SendInfo {
 	var out []SendInfo
@@ -82,6 +111,9 @@ func (s *Shipper) SendInfos() []SendInfo {
 		t.mu.Lock()
 		i := t.stats.info
 		i.Inst, i.Type = t.Inst, t.Type
+		if x := &i.Newest; !x.Start.IsZero() && x.End.IsZero() {
+			x.Time = s.cfg.Clock.Now().Sub(x.Start)
+		}
 		t.mu.Unlock()
 		out = append(out, i)
 	}
@@ -94,7 +126,9 @@ func (s *Shipper) ClearStats(inst string) {
 	for _, t := range s.targets {
 		if inst == "" || t.Inst == inst {
 			t.mu.Lock()
+			seq := t.stats.seq // a send under way must not be taken for one that begins now
 			t.stats = newSendStats(s.cfg.Recent)
+			t.stats.seq = seq
 			t.mu.Unlock()
 		}
 	}
