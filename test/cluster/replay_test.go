@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -89,8 +92,9 @@ func lifeRand() uint64 {
 // program returns the program that lives lives, and why they do not repeat
 // themselves exactly, nil when they do.
 var program = sync.OnceValues(func() (exe string, why error) {
+	sweep(os.TempDir())
 	// The name has the same length each time: it lies in the memory of the program.
-	exe = filepath.Join(os.TempDir(), fmt.Sprintf("datawatch-life-%010d", os.Getpid()))
+	exe = filepath.Join(os.TempDir(), fmt.Sprintf("%s%010d", lifeName, os.Getpid()))
 	remove = func() { os.Remove(exe) }
 	if err := link(exe); err != nil {
 		return os.Args[0], err
@@ -99,6 +103,51 @@ var program = sync.OnceValues(func() (exe string, why error) {
 })
 
 var errRace = errors.New("the race detector has its own order of goroutines")
+
+// lifeName begins the names of what program makes in the temporary directory; the
+// number of the process follows.
+const lifeName = "datawatch-life-"
+
+// sweep removes what was made in dir by processes that are gone: one that is
+// killed, or runs out of its time, removes nothing.
+func sweep(dir string) {
+	made, err := filepath.Glob(filepath.Join(dir, lifeName+"*"))
+	if err != nil {
+		return
+	}
+	for _, file := range made {
+		number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(file), lifeName), ".")
+		pid, err := strconv.Atoi(number)
+		if err == nil && pid > 0 && syscall.Kill(pid, 0) == syscall.ESRCH {
+			os.RemoveAll(file)
+		}
+	}
+}
+
+func TestSweep(t *testing.T) {
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	name := func(pid int, more string) string { return fmt.Sprintf("%s%010d%s", lifeName, pid, more) }
+	stay := []string{name(os.Getpid(), ""), name(os.Getppid(), ".7"), lifeName + "x", name(0, ""), "other"}
+	for _, n := range append(stay, name(gone.Process.Pid, ""), name(gone.Process.Pid, ".123")) {
+		if err := os.MkdirAll(filepath.Join(dir, n, "in"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep(dir)
+	var left []string
+	all, _ := os.ReadDir(dir)
+	for _, e := range all {
+		left = append(left, e.Name())
+	}
+	slices.Sort(stay)
+	if !slices.Equal(left, stay) {
+		t.Errorf("left: %q, want %q", left, stay)
+	}
+}
 
 // remove removes what program made.
 var remove = func() {}
@@ -118,7 +167,7 @@ func link(exe string) error {
 			}
 		}
 	}
-	dir, err := os.MkdirTemp("", "")
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%010d.", lifeName, os.Getpid()))
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func certsCommand(args []string, now time.Time, out io.Writer) error {
 			return usageError{fmt.Errorf("%q cannot be the name of a certificate", n)}
 		}
 	}
-	if o.days < 0 || o.days > 36500 {
+	if fl.Lookup("days") != nil && (o.days < 1 || o.days > 36500) {
 		return usageError{fmt.Errorf("-days %d: must be 1 to 36500", o.days)}
 	}
 	return run(&o, now, out)

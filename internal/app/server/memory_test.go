@@ -1,6 +1,15 @@
 package server
 
-import "testing"
+import (
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"strings"
+	"testing"
+)
 
 // TestShareMemory: whatever the parameters say, what is kept in memory on purpose
 // fits MEMORY_LIMIT with room for what SQL needs; without one they are as given.
@@ -26,4 +35,51 @@ func TestShareMemory(t *testing.T) {
 			t.Errorf("%+v: too little to work with: %+v", c, m)
 		}
 	}
+}
+
+// TestApplyMemory: the runtime is told the limit, and how much garbage there may be,
+// anew with each collection; what the environment says stays.
+func TestApplyMemory(t *testing.T) {
+	// In a process of its own: what is applied stays.
+	const child = "DW_TEST_APPLY_MEMORY"
+	if os.Getenv(child) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestApplyMemory$", "-test.v")
+		cmd.Env = append(os.Environ(), child+"=1", "GOGC=100", "GOMEMLIMIT=off")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestApplyMemory") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	check := func(when string, percent int, limit int64) {
+		t.Helper()
+		if p, l := gogc(), debug.SetMemoryLimit(-1); p != percent || l != limit {
+			t.Errorf("%s: %d%% and %d bytes, want %d%% and %d", when, p, l, percent, limit)
+		}
+	}
+	m := memory{heap: 3 << 30}
+	m.apply()
+	check("told by the environment", 100, math.MaxInt64)
+	t.Setenv("GOGC", "")
+	t.Setenv("GOMEMLIMIT", "")
+	m.apply()
+	check("before a collection", mostGarbage, m.heap)
+	// Who is told of a collection runs some time after it.
+	kept := make([]byte, 2*garbageRoom)
+	for try := 0; gogc() != leastGarbage; try++ {
+		if try == 1000 {
+			t.Fatalf("%d bytes are alive, and still %d%%", len(kept), gogc())
+		}
+		runtime.GC()
+	}
+	runtime.KeepAlive(kept)
+	memory{}.apply()
+	if l := debug.SetMemoryLimit(-1); l != math.MaxInt64 {
+		t.Errorf("no MEMORY_LIMIT: %d bytes", l)
+	}
+}
+
+func gogc() int {
+	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(sample)
+	return int(sample[0].Value.Uint64())
 }
