@@ -85,8 +85,8 @@ func (s *System) endOne(ctx context.Context, p process, pid int, out io.Writer) 
 	return s.waitGone(c, p, pid)
 }
 
-// pids are all the processes that run as p: the one in its pid file, and any with
-// its command line. An instance that its watcher has just started is in no pid
+// pids are all the processes that run as p: the one in its pid file, and any of
+// this system's pid namespace with its command line. An instance that its watcher has just started is in no pid
 // file yet, and until it has become another program it looks like its watcher.
 func (s *System) pids(p process) []int {
 	var out []int
@@ -99,7 +99,7 @@ func (s *System) pids(p process) []int {
 	}
 	for _, dir := range all {
 		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err == nil && !slices.Contains(out, pid) && s.is(p, cmdline(pid)) {
+		if err == nil && !slices.Contains(out, pid) && s.is(p, cmdline(pid)) && !elsewhere(pid) {
 			out = append(out, pid)
 		}
 	}

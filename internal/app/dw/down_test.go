@@ -108,6 +108,70 @@ func TestDownFindsWhatAWatcherJustStarted(t *testing.T) {
 	}
 }
 
+// TestDownLeavesContainersAlone: a process with the same program and file in
+// another pid namespace is another system's, whatever the pid file says.
+func TestDownLeavesContainersAlone(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if err := os.Symlink(exe, filepath.Join(bin, "dmserver")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSystem(Options{Dir: t.TempDir(), Mode: "manual", Port: 14000}, bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.find(s.DBs[0].Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	argv := s.argv(p)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		t.Skipf("no namespace can be made here: %v", err)
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || line != "dmserver 1\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	pid := cmd.Process.Pid
+	if args := cmdline(pid); !s.is(p, args) {
+		t.Errorf("its command line is %q", args)
+	}
+	if err := os.MkdirAll(filepath.Dir(s.pidFile(p.name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.pidFile(p.name), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.pid(p); got != 0 {
+		t.Errorf("taken for ours: %d", got)
+	}
+	if err := s.Down(t.Context(), false, io.Discard); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	var end *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &end) || end.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("it had ended before: %v", err)
+	}
+}
+
 // TestStillEnding: a process is gone when its files are closed, not when its
 // command line is.
 func TestStillEnding(t *testing.T) {

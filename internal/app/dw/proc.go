@@ -101,7 +101,17 @@ func (s *System) pidIn(p process, path string) int {
 // runs tells whether the process with that number, which was p, still is.
 func (s *System) runs(p process, pid int) bool {
 	args := cmdline(pid)
-	return s.is(p, args) || args == nil && ending(pid)
+	return !elsewhere(pid) && (s.is(p, args) || args == nil && ending(pid))
+}
+
+// elsewhere tells whether a process has another number where it runs: a container
+// may have the same program with the same file name in it, and shows its processes
+// to those outside. Where that cannot be read the process is ending, or not ours to
+// end.
+func elsewhere(pid int) bool {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	return err == nil && err2 == nil && own != its
 }
 
 // cmdline is the command line of a process, nil when it has none: it is gone, or
