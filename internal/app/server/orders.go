@@ -2,12 +2,14 @@ package server
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/repl/ship"
 	"datawatch/internal/sql/views"
 )
 
@@ -69,6 +71,28 @@ func (v source) UtskSys() []views.UtskSysRow {
 	auto, heard := v.s.dw.guarded()
 	return []views.UtskSysRow{{Running: slices.ContainsFunc(list, func(o order) bool { return o.code == codeUnderWay }), Break: last == codeInterupted,
 		AutoSwitch: auto, MaxWait: int64(v.s.cfg.DM.DWMaxSvrWaitTime / time.Second), LastMsg: heard.Truncate(time.Second), Version: proto.GuardVersion}}
+}
+
+func (v source) RecoverStatus() []views.RecoverStatusRow {
+	var out []views.RecoverStatusRow
+	for _, p := range v.s.ship.Recoveries() {
+		out = append(out, recoverRow(v.s.name, v.s.eng.Positions().File.LSN, p))
+	}
+	return out
+}
+
+// recoverRow counts a begun kilobyte as one, so that 0 is left only when all is sent.
+func recoverRow(primary string, lsn base.LSN, p ship.Progress) views.RecoverStatusRow {
+	r := views.RecoverStatusRow{Primary: primary, Standby: p.Inst, PrimLSN: lsn}
+	if !p.Known {
+		return r
+	}
+	total, left := (p.Total+1023)>>10, (p.Total-p.Done+1023)>>10
+	r.SendLSN, r.Total, r.Left, r.Files, r.Percent = ptr(int64(p.Sent)), ptr(total), ptr(left), ptr(int64(p.Files)), "100%"
+	if total > 0 {
+		r.Percent = strconv.FormatInt(100*(total-left)/total, 10) + "%"
+	}
+	return r
 }
 
 func (v source) UtskInfo() []views.UtskInfoRow {

@@ -38,6 +38,7 @@ type pair struct {
 	ended map[*Server]bool
 	arch  string // REALTIME or TIMELY, and more lines of dmarch.ini before it
 	extra map[string]string
+	net   mal.Dialer // of instances started from now on; nil: TCP
 }
 
 func freePorts(t *testing.T, n int) []int {
@@ -114,7 +115,7 @@ func (p *pair) startOn(n string, fs vfs.FS) *Server {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	s, err := start(p.t.Context(), cfg, Options{FS: fs, Log: slog.New(slog.DiscardHandler)})
+	s, err := start(p.t.Context(), cfg, Options{FS: fs, Log: slog.New(slog.DiscardHandler), Dial: p.net})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (s *Shipper) CatchUp(ctx context.Context, inst string) error {
 		t.mu.Unlock()
 		return base.Errorf(CodeNotRun, "archive is being sent to %s already", inst)
 	}
-	t.recovering = true
+	t.recovering, t.sent, t.progress = true, base.Position{}, Progress{Inst: inst}
 	t.mu.Unlock()
 	s.cfg.OnChange()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -120,6 +120,7 @@ func (s *Shipper) catchUp(ctx context.Context, t *target) error {
 		t.mu.Lock()
 		t.sent = at
 		t.mu.Unlock()
+		s.measure(ctx, t, arch, at, goal)
 		if at.Seq >= goal.Seq {
 			// The rest of the queue must be logged before the answer.
 			if info.Apply.Seq >= goal.Seq {
@@ -137,6 +138,52 @@ func (s *Shipper) catchUp(ctx context.Context, t *target) error {
 			return err
 		}
 	}
+}
+
+// Progress is how far the sending of the archive to a standby is.
+type Progress struct {
+	Inst string
+	Sent base.LSN // what the standby has, 0 before it has said so
+	// Known says that the rest is: how much has to be sent in all, in how many
+	// files it is, and how much the standby has acknowledged, bytes of packages.
+	Known       bool
+	Total, Done int64
+	Files       int
+}
+
+// Recoveries reports the standbys to which the archive is being sent.
+func (s *Shipper) Recoveries() []Progress {
+	var out []Progress
+	for _, t := range s.targets {
+		t.mu.Lock()
+		if t.recovering {
+			p := t.progress
+			p.Sent = t.sent.LSN
+			out = append(out, p)
+		}
+		t.mu.Unlock()
+	}
+	return out
+}
+
+// measure finds out how much is to be sent to a standby that is at some
+// position. What the archive does not have yet is added when it does.
+func (s *Shipper) measure(ctx context.Context, t *target, arch Archive, at, goal base.Position) {
+	var rest int64
+	var files int
+	if at.Seq < goal.Seq {
+		var err error
+		if rest, files, err = arch.Span(ctx, at.Seq+1, goal.Seq); err != nil {
+			return // who sends it will say why
+		}
+		if rest == 0 {
+			return
+		}
+	}
+	t.mu.Lock()
+	p := &t.progress
+	p.Known, p.Total, p.Files = true, p.Done+rest, max(p.Files, files)
+	t.mu.Unlock()
 }
 
 // joinable judges a standby before anything is sent.
@@ -204,6 +251,7 @@ type sender struct {
 	h     mal.RedoHeader
 	buf   []byte
 	ptx   int64
+	redo  int64 // bytes of packages
 	first base.LSN
 	last  base.Position
 	calls []sent
@@ -215,6 +263,7 @@ type sent struct {
 	start time.Time
 	bytes int
 	ptx   int64
+	redo  int64
 	last  base.Position
 }
 
@@ -244,6 +293,7 @@ func (x *sender) add(p *redo.Package) error {
 	x.buf = p.Encode(x.buf)
 	x.h.Count++
 	x.ptx += int64(p.NPTX)
+	x.redo += int64(n - 4)
 	x.last = p.Pos()
 	return nil
 }
@@ -267,8 +317,8 @@ func (x *sender) flush() error {
 		x.ended(seq, true)
 		return err
 	}
-	x.calls = append(x.calls, sent{seq, call, start, len(x.buf), x.ptx, x.last})
-	x.h.Count, x.ptx = 0, 0
+	x.calls = append(x.calls, sent{seq, call, start, len(x.buf), x.ptx, x.redo, x.last})
+	x.h.Count, x.ptx, x.redo = 0, 0, 0
 	if cap(x.buf) > keepBytes {
 		x.buf = nil
 	}
@@ -293,6 +343,7 @@ func (x *sender) await() error {
 	x.ended(c.seq, false)
 	x.t.mu.Lock()
 	x.t.sent = c.last
+	x.t.progress.Done += c.redo
 	x.t.stats.addRaw(int64(c.bytes), c.ptx, c.last.LSN, x.s.cfg.Clock.Now().Sub(c.start), c.start, true)
 	x.t.mu.Unlock()
 	return nil

@@ -222,3 +222,65 @@ func TestCatchUpRefusals(t *testing.T) {
 		}
 	})
 }
+
+// TestProgress: what a recovery still has to send, while it does.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2, base.ArchRealtime)
+		a := c.all()
+		c.failover(a, "B")
+		for range 600 {
+			if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p := a.Ship.Recoveries(); len(p) != 0 {
+			t.Fatalf("nothing is being sent: %+v", p)
+		}
+		var total int64
+		has := c.up["B"].Recv.Info().Stand
+		for _, p := range c.engines["A"].Log() {
+			if p.GSEQ > has.Seq {
+				total += int64(p.EncodedLen())
+			}
+		}
+		gate := make(chan struct{})
+		c.engines["B"].SetGate(gate)
+		c.net.Delay("A", "B", 100*time.Millisecond)
+		res := make(chan error, 1)
+		go func() { res <- a.Ship.CatchUp(context.Background(), "B") }()
+		synctest.Wait()
+		if p := a.Ship.Recoveries(); len(p) != 1 || p[0].Inst != "B" || p[0].Known {
+			t.Fatalf("before its answer: %+v", p)
+		}
+		time.Sleep(time.Second)
+		if p := a.Ship.Recoveries(); len(p) != 1 || !p[0].Known || p[0].Total != total || p[0].Done != 0 || p[0].Files != 1 || p[0].Sent != has.LSN {
+			t.Fatalf("at the start: %+v, want %d bytes", p, total)
+		}
+		steps := 0
+		for before := int64(0); ; steps++ { // its log takes a batch
+			gate <- struct{}{}
+			time.Sleep(time.Second)
+			p := a.Ship.Recoveries()
+			if len(p) == 0 {
+				break
+			}
+			if p[0].Done <= before || p[0].Done > total || p[0].Total != total || p[0].Sent != c.engines["B"].LogEnd().LSN {
+				t.Fatalf("%+v after %d of %d bytes, B is at %v", p[0], before, total, c.engines["B"].LogEnd())
+			}
+			before = p[0].Done
+		}
+		close(gate)
+		if err := <-res; err != nil || steps == 0 {
+			t.Fatalf("%d steps, %v", steps, err)
+		}
+		if p := a.Ship.Recoveries(); len(p) != 0 {
+			t.Fatalf("done: %+v", p)
+		}
+		c.commit(a)
+		c.net.Heal("A", "B")
+		if err := c.recover(a, "B"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -56,6 +56,9 @@ type Archive interface {
 	Has(from base.Seq) bool
 	// Scan calls fn, which keeps nothing of a package, for those from there on.
 	Scan(ctx context.Context, from base.Seq, fn func(*redo.Package) error) error
+	// Span is how many bytes packages are, as far as they are there, and in how
+	// many files.
+	Span(ctx context.Context, from, to base.Seq) (bytes int64, files int, err error)
 }
 
 // Engine is what the shipper needs of the database.
@@ -140,6 +143,7 @@ type target struct {
 	late       bool          // its answers come too late to acknowledge by (late.go)
 	recovering bool
 	sent       base.Position
+	progress   Progress
 	check      bool          // positions and claim to be settled with the standby
 	notice     base.Position // to be told; zero: nothing
 	stats      sendStats

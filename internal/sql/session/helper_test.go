@@ -207,6 +207,7 @@ func (testSource) Sessions() []views.SessionRow              { return nil }
 func (testSource) Trx() []views.TrxRow                       { return nil }
 func (testSource) Locks() []views.LockRow                    { return nil }
 func (testSource) ArchSend() []views.ArchSendRow             { return nil }
+func (testSource) RecoverStatus() []views.RecoverStatusRow   { return nil }
 func (testSource) RapplyStat() []views.RapplyStatRow         { return nil }
 func (testSource) DBCheck() []views.DBCheckRow               { return nil }
 func (testSource) DBProblems() []views.DBProblemRow          { return nil }

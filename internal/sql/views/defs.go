@@ -32,6 +32,7 @@ func define() []*View {
 		view("V$TRX", "Open transactions, and the single statement that is writing.", anywhere, "", Source.Trx),
 		view("V$LOCK", "Who has the write lock of the database, who waits for it, and which transactions keep a snapshot.", anywhere, "", Source.Locks),
 		view("V$ARCH_SEND_INFO", "Statistics of sending redo to each realtime or timely standby.", onPrimary, "10.1 #16", Source.ArchSend),
+		view("V$RECOVER_STATUS", "Standbys to which the archive is being sent (the watcher's Recovery, manual 3.1.9), and how far that is.", "primary; empty elsewhere, and when nothing is being sent", "10.1 #3", Source.RecoverStatus),
 		view("V$RAPPLY_STAT", "Statistics of receiving and replaying redo.", onStandby, "10.1 #17", Source.RapplyStat),
 		view("V$DB_CHECK", "The check of the database under way (CHECK DATABASE), or the last one since the start.", anywhere, "", Source.DBCheck),
 		view("V$DB_CHECK_PROBLEM", "What that check found, at most 1000.", anywhere, "", Source.DBProblems),

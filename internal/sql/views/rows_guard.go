@@ -30,3 +30,16 @@ type UtskInfoRow struct {
 	MaxSendLSN   base.LSN `col:"MAX_SEND_LSN,BIGINT" null:"zero" doc:"As SEND_LSN."`
 	DSeq2        int64    `col:"DSEQ2,BIGINT" doc:"Number of the order since the server has started."`
 }
+
+// RecoverStatusRow is a row of V$RECOVER_STATUS; amounts are NULL until the
+// standby has said how far it is.
+type RecoverStatusRow struct {
+	Primary string   `col:"PRIMARY_NAME,VARCHAR(256)" doc:"Primary instance."`
+	Standby string   `col:"STANDBY_NAME,VARCHAR(256)" doc:"Standby that is being recovered."`
+	PrimLSN base.LSN `col:"PRIM_LSN,BIGINT" doc:"Largest LSN in the primary's online log now (FLSN). What is written after the start is sent by the next turn of the recovery."`
+	SendLSN *int64   `col:"SEND_LSN,BIGINT" doc:"Largest LSN sent that the standby has acknowledged; NULL until it has said how far it is."`
+	Total   *int64   `col:"KBYTES_TOTAL,BIGINT" doc:"Redo to send, from where the standby was at the start to where the primary was, kilobytes (the manual says bytes, against its name); NULL as above."`
+	Left    *int64   `col:"KBYTES_TO_RECOVER,BIGINT" doc:"What of it the standby has not acknowledged yet, kilobytes; 0: all of it is sent, and it is writing the last of it to its log."`
+	Files   *int64   `col:"FILES_TO_RECOVER,INTEGER" doc:"Number of archive files in which the redo to send is."`
+	Percent string   `col:"RECOVER_PERCENT,VARCHAR(64)" null:"zero" doc:"(KBYTES_TOTAL - KBYTES_TO_RECOVER) / KBYTES_TOTAL, 100% when there is nothing to send."`
+}

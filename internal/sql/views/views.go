@@ -43,6 +43,7 @@ type Source interface {
 	Trx() []TrxRow
 	Locks() []LockRow
 	ArchSend() []ArchSendRow
+	RecoverStatus() []RecoverStatusRow
 	RapplyStat() []RapplyStatRow
 	DBCheck() []DBCheckRow
 	DBProblems() []DBProblemRow

@@ -69,7 +69,11 @@ func (f fake) Trx() []TrxRow {
 func (f fake) Locks() []LockRow {
 	return one(LockRow{TrxID: 7, LType: "WRITE", LMode: "X", SessID: 1}, LockRow{LType: "WRITE", LMode: "X", Blocked: 1, SessID: 2, Blocker: 1, Since: f.start})
 }
-func (f fake) ArchSend() []ArchSendRow     { return one(ArchSendRow{Dest: "B", Type: 3, TotalCnt: 5}) }
+func (f fake) ArchSend() []ArchSendRow { return one(ArchSendRow{Dest: "B", Type: 3, TotalCnt: 5}) }
+func (f fake) RecoverStatus() []RecoverStatusRow {
+	n := int64(8)
+	return one(RecoverStatusRow{Primary: "A", Standby: "B", PrimLSN: 9, SendLSN: &n, Percent: "60%"})
+}
 func (f fake) RapplyStat() []RapplyStatRow { return one(RapplyStatRow{ApplyNum: 9}) }
 func (f fake) DBCheck() []DBCheckRow       { return one(DBCheckRow{State: "OK", Percent: 100}) }
 func (f fake) DBProblems() []DBProblemRow  { return nil }
@@ -162,8 +166,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 14 {
-		t.Errorf("compared %d views, want 14: %v", len(checked), checked)
+	if len(checked) != 15 {
+		t.Errorf("compared %d views, want 15: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {

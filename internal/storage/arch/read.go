@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ type part struct {
 	from  entry // where to begin
 	prev  base.LSN
 	known bool // prev is known: from is the first package
+	last  base.Seq
 	end   int64
 	src   base.Magic
 }
@@ -111,37 +113,88 @@ func (a *Archive) plan(from base.Seq) ([]part, error) {
 		if f.h.last < f.h.first {
 			continue
 		}
-		p := part{f: f, path: f.path, from: entry{f.h.first, twin.Size}, prev: f.h.prevLSN, known: true, end: f.h.end, src: f.h.src}
-		if j, ok := slices.BinarySearchFunc(f.index, from, func(e entry, s base.Seq) int {
-			if e.gseq < s {
-				return -1
-			} else if e.gseq > s {
-				return 1
-			}
-			return 0
-		}); ok || j > 0 {
-			if !ok {
-				j--
-			}
-			if j > 0 {
-				p.from, p.known = f.index[j], false
-			}
-		}
+		p := part{f: f, path: f.path, prev: f.h.prevLSN, last: f.h.last, end: f.h.end, src: f.h.src}
+		p.from, p.known = f.near(from)
 		parts = append(parts, p)
 	}
 	return parts, nil
 }
 
-func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, buf *[]byte, fn func(*redo.Package) error) error {
-	f, err := a.fs.Open(p.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("package %d: %w: %w", p.from.gseq, ErrGone, err)
+// near is the last known place in the file that is not behind a package; first
+// says that it is the file's beginning.
+func (f *file) near(seq base.Seq) (e entry, first bool) {
+	j, ok := slices.BinarySearchFunc(f.index, seq, func(e entry, s base.Seq) int { return cmp.Compare(e.gseq, s) })
+	if !ok {
+		j--
 	}
+	if j > 0 {
+		return f.index[j], false
+	}
+	return entry{f.h.first, twin.Size}, true
+}
+
+// Span tells how many bytes the packages from one GSEQ to another are, as far as
+// they are there, and in how many files.
+func (a *Archive) Span(ctx context.Context, from, to base.Seq) (bytes int64, files int, err error) {
+	parts, err := a.plan(from)
 	if err != nil {
-		return fmt.Errorf("read archive: %w", err)
+		return 0, 0, err
 	}
-	defer f.Close()
-	s := &scanner{f: f, path: p.path, at: p.from.off, end: p.end, next: p.from.gseq, prev: p.prev, anyPrev: !p.known, src: p.src, pmnt: a.cfg.PmntMagic, buf: buf}
+	for _, p := range parts {
+		if p.from.gseq > to {
+			break
+		}
+		begin, err := a.offset(ctx, p, from)
+		if err != nil {
+			return 0, 0, err
+		}
+		end := p.end
+		if to < p.last {
+			a.mu.Lock()
+			p.from, p.known = p.f.near(to + 1)
+			a.mu.Unlock()
+			if end, err = a.offset(ctx, p, to+1); err != nil {
+				return 0, 0, err
+			}
+		}
+		bytes += end - begin
+		files++
+	}
+	return bytes, files, nil
+}
+
+// offset is where a package begins in a file, or the first one that does not come
+// before it. It walks over headers from the nearest known place.
+func (a *Archive) offset(ctx context.Context, p part, seq base.Seq) (int64, error) {
+	if p.from.gseq >= seq {
+		return p.from.off, nil
+	}
+	var buf []byte
+	s, err := a.scan(p, &buf)
+	if err != nil {
+		return 0, err
+	}
+	defer s.f.Close()
+	var found []entry
+	defer func() { a.learn(p, found) }()
+	for s.next < seq && s.at < s.end {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		found = noted(found, entry{s.next, s.at})
+		if _, err := s.step(false); err != nil {
+			return 0, err
+		}
+	}
+	return s.at, nil
+}
+
+func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, buf *[]byte, fn func(*redo.Package) error) error {
+	s, err := a.scan(p, buf)
+	if err != nil {
+		return err
+	}
+	defer s.f.Close()
 	var found []entry
 	defer func() { a.learn(p, found) }()
 	for s.at < s.end {
@@ -153,9 +206,7 @@ func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, buf *[]by
 		if err != nil {
 			return err
 		}
-		if n := len(found); n == 0 || off-found[n-1].off >= indexEvery {
-			found = append(found, entry{gseq, off})
-		}
+		found = noted(found, entry{gseq, off})
 		if gseq >= from {
 			if err := fn(pkg); err != nil {
 				return err
@@ -163,6 +214,26 @@ func (a *Archive) readPart(ctx context.Context, p part, from base.Seq, buf *[]by
 		}
 	}
 	return nil
+}
+
+// scan opens a file to read it from p's place on.
+func (a *Archive) scan(p part, buf *[]byte) (*scanner, error) {
+	f, err := a.fs.Open(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("package %d: %w: %w", p.from.gseq, ErrGone, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read archive: %w", err)
+	}
+	return &scanner{f: f, path: p.path, at: p.from.off, end: p.end, next: p.from.gseq, prev: p.prev, anyPrev: !p.known, src: p.src, pmnt: a.cfg.PmntMagic, buf: buf}, nil
+}
+
+// noted adds a place to those found when it is far enough from the last.
+func noted(found []entry, e entry) []entry {
+	if n := len(found); n == 0 || e.off-found[n-1].off >= indexEvery {
+		found = append(found, e)
+	}
+	return found
 }
 
 // learn adds what a read found to the sparse index.

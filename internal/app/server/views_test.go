@@ -1,0 +1,112 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+
+	"datawatch/internal/base"
+	"datawatch/internal/ha/proto"
+	"datawatch/internal/repl/mal"
+	"datawatch/internal/repl/ship"
+	"datawatch/internal/sql/views"
+)
+
+// row is the first row of a view by column, and how many rows it has.
+func row(t *testing.T, s *Server, name string) (map[string]any, int) {
+	t.Helper()
+	v, ok := views.Lookup(name)
+	if !ok {
+		t.Fatalf("no view %s", name)
+	}
+	rows := v.Rows(source{s})
+	if len(rows) == 0 {
+		return nil, 0
+	}
+	m := map[string]any{}
+	for i, c := range v.Columns {
+		m[c.Name] = rows[0][i]
+	}
+	return m, len(rows)
+}
+
+// held is a connection whose large messages wait at a gate.
+type held struct {
+	net.Conn
+	gate chan struct{}
+}
+
+func (h held) Write(b []byte) (int, error) {
+	if len(b) > 4<<10 {
+		<-h.gate
+	}
+	return h.Conn.Write(b)
+}
+
+// TestRecoverStatus: V$RECOVER_STATUS has the standby to which the archive is being
+// sent, how much that is and how much of it is left (manual 10.1 #3).
+func TestRecoverStatus(t *testing.T) {
+	p := newPair(t)
+	if err := p.end(p.a, stopAbort); err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{})
+	p.net = func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := mal.DialTCP(ctx, addr)
+		return held{c, gate}, err
+	}
+	p.a = p.start("A")
+	p.net = nil
+	p.open()
+	p.commit(p.a, 0)
+	at := p.b.recv.Info().Stand
+	p.order(p.a, proto.InstanceCommand{Cmd: proto.CmdSetArch, Inst: "B", State: base.ArchInvalid})
+	for i := range 60 {
+		p.commit(p.a, byte(i+1))
+	}
+	if r, n := row(t, p.a, "V$RECOVER_STATUS"); n != 0 {
+		t.Fatalf("nothing is being sent: %v", r)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- p.a.execute(t.Context(), proto.InstanceCommand{Cmd: proto.CmdArchSend, Inst: "B"})
+	}()
+	p.until("the amount is known", func() bool { r, n := row(t, p.a, "V$RECOVER_STATUS"); return n == 1 && r["KBYTES_TOTAL"] != nil })
+	r, _ := row(t, p.a, "V$RECOVER_STATUS")
+	if total := r["KBYTES_TOTAL"].(int64); total < 5 || r["KBYTES_TO_RECOVER"] != total || r["RECOVER_PERCENT"] != "0%" || r["FILES_TO_RECOVER"] != int64(1) ||
+		r["PRIMARY_NAME"] != "A" || r["STANDBY_NAME"] != "B" || r["PRIM_LSN"] != int64(p.a.eng.Positions().File.LSN) || r["SEND_LSN"].(int64) < int64(at.LSN) {
+		t.Errorf("at the start: %v", r)
+	}
+	if r, n := row(t, p.b, "V$RECOVER_STATUS"); n != 0 {
+		t.Errorf("on the standby: %v", r)
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if r, n := row(t, p.a, "V$RECOVER_STATUS"); n != 0 {
+		t.Errorf("at the end: %v", r)
+	}
+}
+
+func TestRecoverRow(t *testing.T) {
+	n := func(p *int64) string {
+		if p == nil {
+			return "NULL"
+		}
+		return fmt.Sprint(*p)
+	}
+	for want, p := range map[string]ship.Progress{
+		"NULL NULL NULL ": {},
+		"7 0 0 100%":      {Known: true, Sent: 7},
+		"7 10 10 0%":      {Known: true, Sent: 7, Total: 10 << 10},
+		"7 10 4 60%":      {Known: true, Sent: 7, Total: 10<<10 - 5, Done: 6<<10 + 1},
+		"7 100000 1 99%":  {Known: true, Sent: 7, Total: 100000 << 10, Done: 100000<<10 - 1},
+		"7 100000 0 100%": {Known: true, Sent: 7, Total: 100000 << 10, Done: 100000 << 10},
+	} {
+		if r := recoverRow("A", 9, p); fmt.Sprintf("%s %s %s %s", n(r.SendLSN), n(r.Total), n(r.Left), r.Percent) != want || r.PrimLSN != 9 {
+			t.Errorf("%+v: %+v, want %s", p, r, want)
+		}
+	}
+}
