@@ -412,6 +412,19 @@ func (m *Monitor) linkErrors() string {
 	return b.String()
 }
 
+// linkError is why the link to a watcher is not there, in parentheses behind a
+// blank; "" when it is, or nobody knows.
+func (m *Monitor) linkError(g *group, addr string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range g.links {
+		if l.addr == addr && l.lastErr != "" {
+			return " (" + l.lastErr + ")"
+		}
+	}
+	return ""
+}
+
 // ticker passes time to the decisions and to the periodic log.
 func (m *Monitor) ticker() {
 	t := m.clk.NewTicker(min(m.cfg.Heartbeat, m.cfg.ErrorTime/20))

@@ -3,6 +3,7 @@ package monitor
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/cond"
@@ -16,20 +17,11 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 	var out []string
 	say := func(f string, a ...any) { out = append(out, fmt.Sprintf(f, a...)) }
 	for _, p := range v.Peers {
-		name := g.Name + "." + p.Inst()
-		switch {
-		case !p.Known:
-			say("start dmwatcher at %s, or mend its machine or the network", p.Addr)
-		case !v.Alive(p):
-			say("start dmwatcher of %s, or mend its machine or the network", p.Inst())
-		case p.Status.State == proto.DWShutdown:
-			say("startup dmwatcher database %s", name)
-		case !v.InstOK(p) && p.Status.CtlStatus != proto.CtlSplit && (!p.Status.Config.AutoRestart || p.Status.Config.StartupCmd == ""):
-			say("startup database %s, or start its dmserver with mount on its machine", name)
-		case !v.InstOK(p) && p.Status.CtlStatus != proto.CtlSplit:
-			say("when %s does not come back: log/%s_start.log in its SYSTEM_PATH ends with the reason", p.Inst(), p.Inst())
-		case len(prims) == 1 && detached(prims[0], p):
-			say("attach database %s, if it was detached and shall be recovered", name)
+		switch t := peerStep(v, p); {
+		case t != "":
+			say("%s", t)
+		case v.InstOK(p) && len(prims) == 1 && detached(prims[0], p):
+			say("attach database %s.%s, if it was detached and shall be recovered", g.Name, p.Inst())
 		}
 	}
 	arbiter := confirmSeen(v) || m.cfg.Confirm
@@ -47,6 +39,46 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 		say("explain %s.%s tells what it waits for", g.Name, prims[0].Inst())
 	}
 	return out
+}
+
+// peerStep is what a person can do about a watcher that is not there or does not
+// guard, or about an instance that does not run; "" when both are well.
+func peerStep(v cond.View, p cond.Peer) string {
+	name := v.Group + "." + p.Inst()
+	switch {
+	case !p.Known:
+		return fmt.Sprintf("start dmwatcher at %s, or mend its machine or the network", p.Addr)
+	case !v.Alive(p):
+		return fmt.Sprintf("start dmwatcher of %s, or mend its machine or the network", p.Inst())
+	case p.Status.State == proto.DWShutdown:
+		return "startup dmwatcher database " + name
+	case v.InstOK(p) || p.Status.CtlStatus == proto.CtlSplit:
+		return ""
+	case !restarts(p):
+		return fmt.Sprintf("startup database %s, or start its dmserver with mount on its machine", name)
+	}
+	return fmt.Sprintf("when %s does not come back: log/%s_start.log in its SYSTEM_PATH ends with the reason", p.Inst(), p.Inst())
+}
+
+// restarts tells whether the watcher of p starts its instance again by itself.
+func restarts(p cond.Peer) bool {
+	return p.Status.Config.AutoRestart && p.Status.Config.StartupCmd != ""
+}
+
+// lost says what has become of an instance that its watcher does not take for OK.
+func lost(p cond.Peer) string {
+	st := p.Status
+	what, when := "it does not answer", " since "
+	switch {
+	case st.InstExitNorm:
+		what, when = "it was ended normally", " at "
+	case st.InstGone:
+		what, when = "its process ended", " at "
+	}
+	if st.InstLost.IsZero() {
+		return what
+	}
+	return what + when + st.InstLost.Format(time.DateTime)
 }
 
 // takeoverSteps are those in a group without an active primary; auto: the

@@ -3,6 +3,7 @@ package monitor
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/proto"
@@ -155,4 +156,77 @@ func TestTipWithoutPrimary(t *testing.T) {
 	})
 	g.change("B", func(s *proto.WatcherStatus) { s.Inst.ValidClaim = true })
 	until(t, "the arbiter has a standby", func() bool { return m.Tip().Code == CodeTipHandling })
+}
+
+// TestCheckOpenOfTheDead: of an instance that does not run, or whose watcher is
+// gone, check open says which condition that is, since when, and what to do, and
+// nothing by what was true before.
+func TestCheckOpenOfTheDead(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	clk := &leap{}
+	m := g.open(t, func(c *Config) { c.Clock = clk })
+	ready(t, m)
+	fails := func(what string, code base.Code, want ...string) {
+		t.Helper()
+		var r Report
+		until(t, what, func() bool {
+			var err error
+			r, err = m.CheckOpen("", "B")
+			if err != nil || r.OK != (len(want) == 0) || r.Code != code {
+				return false
+			}
+			var bad []string
+			for _, c := range r.Conds {
+				if !c.OK {
+					bad = append(bad, c.Text+": "+c.Why)
+				}
+			}
+			for i, w := range want {
+				if len(bad) != len(want) || !strings.Contains(bad[i], w) {
+					return false
+				}
+			}
+			return true
+		})
+		if code != 0 && r.Conds[len(r.Conds)-1].Text == "the instance has reached Mount" {
+			t.Errorf("%s: it has not: %v", what, r.Conds)
+		}
+	}
+	fails("it is open", 0)
+	at := time.Date(2026, 11, 29, 2, 21, 29, 0, time.Local)
+	g.change("B", func(s *proto.WatcherStatus) {
+		s.State, s.InstOK, s.InstGone, s.InstLost, s.Config.AutoRestart, s.Config.StartupCmd = proto.DWStartup, false, true, at, true, "dmserver"
+		s.Why = []string{"the instance is not running"}
+	})
+	fails("its watcher starts it again", CodeOpenLater, "the instance runs: its process ended at 2026-11-29 02:21:29: when B does not come back: log/B_start.log")
+	g.change("B", func(s *proto.WatcherStatus) { s.Config.AutoRestart = false })
+	fails("nobody starts it again", CodeNoOpen, "its process ended at 2026-11-29 02:21:29: startup database GRP1.B")
+	g.change("B", func(s *proto.WatcherStatus) { s.InstGone = false })
+	fails("it is silent", CodeNoOpen, "the instance runs: it does not answer since 2026-11-29 02:21:29: startup database GRP1.B")
+	g.change("B", func(s *proto.WatcherStatus) { s.InstExitNorm, s.State = true, proto.DWShutdown })
+	fails("it was stopped", CodeNoOpen, "its watcher is guarding: it is in SHUTDOWN: startup dmwatcher database GRP1.B", "the instance runs: it was ended normally at 2026-11-29 02:21:29")
+
+	g.all["B"].close()
+	until(t, "the link is gone", func() bool { return strings.Contains(m.linkErrors(), "refused") })
+	clk.by.Add(int64(4 * time.Second)) // DW_ERROR_TIME
+	fails("its watcher is gone too", CodeNoOpen, "its watcher answers: last heard ")
+	r, err := m.CheckOpen("", "B")
+	if why := r.Conds.Why(); err != nil || !strings.Contains(why, ": start dmwatcher of B, or mend its machine or the network (") || !strings.Contains(why, "connection refused)") {
+		t.Errorf("%v, %v", why, err)
+	}
+	if len(r.Lines) != 1 || r.Lines[0] != "when last heard it was Standby, Open, its watcher SHUTDOWN; nothing is known since" {
+		t.Errorf("%q", r.Lines)
+	}
+
+	// A monitor that began later has never heard of it.
+	m2 := g.open(t, nil)
+	until(t, "A is known, B is not", func() bool {
+		_, err := m2.CheckOpen("", "A")
+		return err == nil && strings.Contains(m2.linkErrors(), "refused")
+	})
+	_, err = m2.CheckOpen("", "B")
+	if base.CodeOf(err, 0) != CodeInstFailed || !strings.Contains(err.Error(), `no message of a database "B" has been received, and none from the watcher at 127.0.0.1:`) ||
+		!strings.Contains(err.Error(), "connection refused): start dmwatcher at 127.0.0.1:") {
+		t.Errorf("%v", err)
+	}
 }

@@ -95,6 +95,15 @@ func (m *Monitor) database(groupName, db string) (*group, cond.Peer, error) {
 			return g, p, nil
 		}
 	}
+	for _, g := range gs {
+		v := m.view(g)
+		for _, p := range v.Peers {
+			if !p.Known { // it may be that one
+				return nil, cond.Peer{}, base.Errorf(CodeInstFailed, "no message of a database %q has been received, and none from the watcher at %s%s: %s",
+					db, p.Addr, m.linkError(g, p.Addr), peerStep(v, p))
+			}
+		}
+	}
 	return nil, cond.Peer{}, base.Errorf(CodeArgument, "no message of a database %q has been received", db)
 }
 

@@ -3,6 +3,7 @@ package monitor
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/cond"
@@ -179,14 +180,28 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 		return Report{}, err
 	}
 	v := m.view(g)
-	in := p.Status.Inst
-	r := Report{}
+	in, step := p.Status.Inst, peerStep(v, p)
+	r := Report{Code: CodeNoOpen}
 	l := &r.Conds
-	l.Add(v.Alive(p), "its watcher answers", "nothing heard for DW_ERROR_TIME")
-	l.Add(v.State(p) != proto.DWShutdown, "its watcher is guarding", "it is in %s", proto.DWShutdown)
-	l.Add(v.InstOK(p), "the instance runs", "it is in Error")
+	l.Add(v.Alive(p), "its watcher answers", "last heard %s: %s%s", p.Heard.Format(time.DateTime), step, m.linkError(g, p.Addr))
+	if !l.OK() {
+		r.Lines = []string{fmt.Sprintf("when last heard it was %s, %s, its watcher %s; nothing is known since", in.Mode, in.Status, p.Status.State)}
+		return r, nil
+	}
+	l.Add(v.State(p) != proto.DWShutdown, "its watcher is guarding", "it is in %s: %s", proto.DWShutdown, step)
+	if runs := v.InstOK(p); !runs && l.OK() && step != "" {
+		l.Add(false, "the instance runs", "%s: %s", lost(p), step)
+	} else {
+		l.Add(runs, "the instance runs", "%s", lost(p))
+	}
 	l.Add(p.Status.Cmd == nil, "no monitor command runs", "one does")
 	l.Add(p.Status.CtlStatus == proto.CtlValid || !cond.Global(p), "its control file is Valid", "it is %s: %s", ctlText(p.Status.CtlStatus), p.Status.CtlDesc)
+	if !v.InstOK(p) { // what it was is not what it will be
+		if p.Status.Cmd != nil || restarts(p) && v.State(p) != proto.DWShutdown && p.Status.CtlStatus == proto.CtlValid {
+			r.Code = CodeOpenLater
+		}
+		return r, nil
+	}
 	early := in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo
 	l.Add(!early, "the instance has reached Mount", "it is %s", in.Status)
 	open := in.Status == base.StatusOpen
@@ -196,15 +211,13 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 	r.OK = l.OK()
 	switch {
 	case r.OK && open:
-		r.Lines = append(r.Lines, p.Inst()+" is Open")
+		r.Code, r.Lines = 0, append(r.Lines, p.Inst()+" is Open")
 	case r.OK:
-		r.Lines = append(r.Lines, p.Inst()+" meets the conditions and is opened by its watcher")
+		r.Code, r.Lines = 0, append(r.Lines, p.Inst()+" meets the conditions and is opened by its watcher")
 	case early || p.Status.Cmd != nil:
 		r.Code = CodeOpenLater
 	case open:
 		r.Code = CodeNoOpenDW
-	default:
-		r.Code = CodeNoOpen
 	}
 	return r, nil
 }
