@@ -98,7 +98,7 @@ func (x *expiry) look(leaf *x509.Certificate, file string) {
 	left := leaf.NotAfter.Sub(now)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if left > warnDays*24*time.Hour || now.Sub(x.warned) < 24*time.Hour {
+	if !soon(leaf.NotAfter, now) || now.Sub(x.warned) < 24*time.Hour {
 		return
 	}
 	x.warned = now

@@ -283,6 +283,44 @@ func TestExpiryWarning(t *testing.T) {
 	waitLog(t, s.log, "our certificate has expired", "A.crt")
 }
 
+// TestEnding: so that others can tell of it; an authority that ends as early is named.
+func TestEnding(t *testing.T) {
+	now := time.Now()
+	caFor := func(days int) (string, *certs.Authority) {
+		dir := t.TempDir()
+		p, err := certs.NewCA("CA", now, days)
+		check(t, err)
+		check(t, certs.WritePair(dir, "ca", p))
+		a, err := certs.LoadAuthority(dir)
+		check(t, err)
+		return dir, a
+	}
+	for _, c := range []struct {
+		ca, days, after int
+		ends, authority bool
+	}{
+		{3650, 40, 0, false, false}, {3650, 40, 11, true, false}, {3650, 40, 41, true, false},
+		{50, 365, 0, false, false}, {50, 365, 21, true, true}, {20, 10, 0, true, false},
+	} {
+		dir, ca := caFor(c.ca)
+		issue(t, ca, dir, og, certs.Instance, "A", func(r *certs.Request) { r.Days, r.Now = c.days, now })
+		s := newSide(t, Config{Mode: Cert, Dir: dir, Role: Instance, Name: "A"})
+		s.clk.add(time.Duration(c.after) * 24 * time.Hour)
+		e := s.Ending()
+		if (e != nil) != c.ends || e != nil && (e.File != filepath.Join(dir, "A.crt") || !e.Ours || e.Authority != c.authority) {
+			t.Errorf("%+v: %+v", c, e)
+		}
+		sql, err := NewSQL(filepath.Join(dir, "A.crt"), filepath.Join(dir, "A.key"), s.clk, nil)
+		check(t, err)
+		if e := sql.Ending(); (e != nil) != c.ends || e != nil && e.Authority {
+			t.Errorf("%+v, for SQL clients: %+v", c, e)
+		}
+	}
+	if e := (*Endpoint)(nil).Ending(); e != nil {
+		t.Errorf("without TLS: %+v", e)
+	}
+}
+
 // SQL clients are shown a renewed certificate at the next connection.
 func TestSQLCertificate(t *testing.T) {
 	dir, ca := authority(t, "CA")

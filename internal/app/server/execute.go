@@ -309,6 +309,9 @@ func (s *Server) status() proto.InstanceStatus {
 	if s.node != nil {
 		st.Links = s.node.Links()
 	}
+	if s.cert != nil {
+		st.SQLCert = (*proto.Ending)(s.cert.Ending())
+	}
 	if cmd, ok := s.running.Load().(string); ok {
 		st.Running = cmd
 	}

@@ -90,6 +90,7 @@ type Server struct {
 	admin *admin.Server    // nil without ADMIN_PORT
 	up    atomic.Bool      // the parts above are there
 	links *secure.Endpoint // MAL_PORT and MAL_INST_DW_PORT
+	cert  *secure.SQL      // for SQL clients; nil without SSL_CERT
 
 	cmdMu   clock.Mutex
 	running atomic.Value // string: command in progress
@@ -565,6 +566,7 @@ func (s *Server) tls() (func() *tls.Config, error) {
 	if err != nil {
 		return nil, &links.Error{Err: fmt.Errorf("%s: %w", dm.Path, err)}
 	}
+	s.cert = c
 	return c.Config, nil
 }
 

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -17,7 +18,11 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 	var out []string
 	say := func(f string, a ...any) { out = append(out, fmt.Sprintf(f, a...)) }
 	for _, p := range v.Peers {
-		switch t := peerStep(v, p); {
+		t := peerStep(v, p)
+		if !v.Alive(p) {
+			t = cmp.Or(refusedStep(m.linkError(g, p.Addr)), t)
+		}
+		switch {
 		case t != "":
 			say("%s", t)
 		case v.InstOK(p) && len(prims) == 1 && detached(prims[0], p):

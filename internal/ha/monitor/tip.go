@@ -28,6 +28,11 @@ func (m *Monitor) Tip() Report {
 			worst = c
 		}
 	}
+	own, ownBad := "", false
+	if e := (*proto.Ending)(m.sec.Ending()); e != nil {
+		own, ownBad = m.tipEnding("this monitor's certificate", e, say)
+		say("  next: %s", own)
+	}
 	for _, g := range m.groups {
 		v := m.view(g)
 		prims := v.ActivePrimaries()
@@ -40,15 +45,18 @@ func (m *Monitor) Tip() Report {
 		default:
 			say("group %s: %s is the primary, %s, its watcher %s", g.Name, prims[0].Inst(), prims[0].Status.Inst.Status, v.State(prims[0]))
 		}
-		abnormal := false
+		abnormal := ownBad
+		var renew []string
 		for _, p := range v.Peers {
 			if !p.Known {
-				say("  %s: no message received from this watcher", p.Addr)
+				say("  %s: no message received from this watcher%s", p.Addr, m.linkError(g, p.Addr))
 				abnormal = true
 				continue
 			}
 			bad := m.tipPeer(v, p, prims, say)
-			abnormal = abnormal || bad
+			steps, ended := m.tipEndings(v, p, say)
+			renew = append(renew, steps...)
+			abnormal = abnormal || bad || ended
 		}
 		for _, t := range unequal(v) {
 			say("  %s", t)
@@ -58,7 +66,7 @@ func (m *Monitor) Tip() Report {
 			say("  AUTO mode, but no confirm monitor is connected: nobody will take over by itself")
 			abnormal = true
 		}
-		for _, t := range m.steps(v, g, prims) {
+		for _, t := range append(m.steps(v, g, prims), renew...) {
 			say("  next: %s", t)
 		}
 		switch {

@@ -204,6 +204,8 @@ type InstanceStatus struct {
 	Lineage        base.Lineage `json:"lineage"`
 	SuspendedSince time.Time    `json:"suspended_since"` // zero when not suspended
 	SuspendReason  string       `json:"suspend_reason,omitempty"`
+	// SQLCert is the certificate for SQL clients, when it ends soon or has ended.
+	SQLCert *Ending `json:"sql_cert,omitempty"`
 	// ArchFull, on a standby with DW_ARCH_SPACE_CHECK: why its local archive cannot
 	// be written for want of space.
 	ArchFull      string `json:"arch_full,omitempty"`
@@ -213,6 +215,14 @@ type InstanceStatus struct {
 	// records Lineage, and redo that ends before: it can follow that history only
 	// and is not readable. nil: it is whole.
 	Rejoin *Rejoin `json:"rejoin,omitempty"`
+}
+
+// Ending is a certificate that ends soon or has ended.
+type Ending struct {
+	File      string    `json:"file"`
+	At        time.Time `json:"at"`
+	Ours      bool      `json:"ours,omitempty"`      // `dw certs renew` makes the next one
+	Authority bool      `json:"authority,omitempty"` // which needs a new authority
 }
 
 // Rejoin is what a database that rejoined with pages of its new primary still

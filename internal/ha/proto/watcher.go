@@ -106,7 +106,10 @@ type WatcherStatus struct {
 	Remotes   []RemoteView         `json:"remotes"`
 	// Monitors connected, in order of connection.
 	Monitors []MonitorInfo `json:"monitors"`
-	Why      []string      `json:"why,omitempty"` // what it waits for, condition by condition (check open, check recover, tip)
+	// Cert is the certificate of the links of this watcher and its instance, when it
+	// ends soon or has ended.
+	Cert *Ending  `json:"cert,omitempty"`
+	Why  []string `json:"why,omitempty"` // what it waits for, condition by condition (check open, check recover, tip)
 }
 
 // Recovered is the last recovery of a standby by its primary's watcher.

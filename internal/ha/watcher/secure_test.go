@@ -81,3 +81,37 @@ func TestWhoMayUseThePort(t *testing.T) {
 		t.Errorf("refusal: type %d, %s", typ, b)
 	}
 }
+
+// The status that others read tells of a certificate that ends soon.
+func TestStatusTellsOfCertificate(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	ca, err := certs.NewCA("CA", now, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := certs.WritePair(dir, "ca", ca); err != nil {
+		t.Fatal(err)
+	}
+	a, err := certs.LoadAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := a.Issue(certs.Request{Identities: []certs.Identity{{OGUID: 9, Role: certs.Instance, Name: "B"}}, Now: now, Days: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := certs.WritePair(dir, "B", p); err != nil {
+		t.Fatal(err)
+	}
+	e, err := secure.New(secure.Config{Mode: secure.Cert, Dir: dir, Role: secure.Watcher, Name: "B", Param: "MAL_SSL_MODE"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := (&Guard{deps: Deps{Secure: e}}).fill(proto.WatcherStatus{}, now)
+	if c := st.Cert; c == nil || c.File != filepath.Join(dir, "B.crt") || !c.Ours || c.Authority || c.At.Sub(now).Round(time.Hour) != 120*time.Hour {
+		t.Errorf("%+v", c)
+	}
+	if st := (&Guard{}).fill(proto.WatcherStatus{}, now); st.Cert != nil {
+		t.Errorf("without TLS: %+v", st.Cert)
+	}
+}

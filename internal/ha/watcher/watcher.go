@@ -329,6 +329,7 @@ func (g *Guard) status() proto.WatcherStatus {
 
 func (g *Guard) fill(st proto.WatcherStatus, now time.Time) proto.WatcherStatus {
 	st.Seq, st.Time, st.PID, st.Incarnation, st.Version = g.seq, now, g.deps.PID, g.inc, g.cfg.Version
+	st.Cert = (*proto.Ending)(g.deps.Secure.Ending())
 	return st
 }
 
