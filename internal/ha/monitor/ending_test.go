@@ -1,6 +1,9 @@
 package monitor
 
 import (
+	"context"
+	"errors"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,5 +102,27 @@ func TestRefusedStep(t *testing.T) {
 		if got := refusedStep(c.why); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%q: %q, want %q", c.why, got, c.want)
 		}
+	}
+}
+
+// TestRefusedByAll: what is to be done about several watchers is said once.
+func TestRefusedByAll(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	m := g.open(t, func(c *Config) {
+		c.Dial = func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") }
+		c.Heartbeat = time.Hour // between attempts
+	})
+	until(t, "both attempts have failed", func() bool { return strings.Count(m.linkErrors(), "connecting: no") == 2 })
+	m.mu.Lock()
+	for _, l := range m.groups[0].links {
+		l.lastErr = "refused by watcher: the certificate of monitor m expired on 2026-11-28: `dw certs renew` makes a new one"
+	}
+	m.mu.Unlock()
+	s := strings.Join(m.Tip().Lines, "\n")
+	if strings.Count(s, "no message received from this watcher (refused by watcher: ") != 2 || strings.Count(s, "next: dw certs renew") != 1 {
+		t.Error(s)
+	}
+	if _, err := m.CheckOpen("", "A"); err == nil || !strings.Contains(err.Error(), "makes a new one): dw certs renew where ca.key is") {
+		t.Error(err)
 	}
 }

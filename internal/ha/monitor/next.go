@@ -1,8 +1,8 @@
 package monitor
 
 import (
-	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,13 +16,13 @@ import (
 // a cause. What the watchers mend by themselves has no step.
 func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 	var out []string
-	say := func(f string, a ...any) { out = append(out, fmt.Sprintf(f, a...)) }
-	for _, p := range v.Peers {
-		t := peerStep(v, p)
-		if !v.Alive(p) {
-			t = cmp.Or(refusedStep(m.linkError(g, p.Addr)), t)
+	say := func(f string, a ...any) {
+		if s := fmt.Sprintf(f, a...); !slices.Contains(out, s) {
+			out = append(out, s)
 		}
-		switch {
+	}
+	for _, p := range v.Peers {
+		switch t := m.peerStep(v, g, p); {
 		case t != "":
 			say("%s", t)
 		case v.InstOK(p) && len(prims) == 1 && detached(prims[0], p):
@@ -48,7 +48,10 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 
 // peerStep is what a person can do about a watcher that is not there or does not
 // guard, or about an instance that does not run; "" when both are well.
-func peerStep(v cond.View, p cond.Peer) string {
+func (m *Monitor) peerStep(v cond.View, g *group, p cond.Peer) string {
+	if t := refusedStep(m.linkError(g, p.Addr)); t != "" && !v.Alive(p) {
+		return t
+	}
 	name := v.Group + "." + p.Inst()
 	switch {
 	case !p.Known:

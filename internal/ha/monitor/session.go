@@ -100,7 +100,7 @@ func (m *Monitor) database(groupName, db string) (*group, cond.Peer, error) {
 		for _, p := range v.Peers {
 			if !p.Known { // it may be that one
 				return nil, cond.Peer{}, base.Errorf(CodeInstFailed, "no message of a database %q has been received, and none from the watcher at %s%s: %s",
-					db, p.Addr, m.linkError(g, p.Addr), peerStep(v, p))
+					db, p.Addr, m.linkError(g, p.Addr), m.peerStep(v, g, p))
 			}
 		}
 	}

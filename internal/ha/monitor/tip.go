@@ -188,7 +188,7 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 		return Report{}, err
 	}
 	v := m.view(g)
-	in, step := p.Status.Inst, peerStep(v, p)
+	in, step := p.Status.Inst, m.peerStep(v, g, p)
 	r := Report{Code: CodeNoOpen}
 	l := &r.Conds
 	l.Add(v.Alive(p), "its watcher answers", "last heard %s: %s%s", p.Heard.Format(time.DateTime), step, m.linkError(g, p.Addr))
