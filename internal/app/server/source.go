@@ -143,6 +143,32 @@ func (v source) MALLinks() []views.MALLinkRow {
 	return out
 }
 
+func (v source) MALSys() []views.MALSysRow {
+	if v.s.node == nil {
+		return nil
+	}
+	x, m := v.s.node.System(), v.s.cfg.MAL
+	return []views.MALSysRow{{State: x.State, NextID: int64(x.Next), Port: x.Port, Sites: x.Sites, Num: x.Open, SeqNo: x.Self,
+		CheckInterval: int64(m.CheckInterval / time.Second), FailInterval: int64(m.ConnFailInterval / time.Second), CompressLevel: m.CompressLevel,
+		BufSize: m.BufSize, SysBufSize: m.SysBufSize, VPoolSize: m.VPoolSize, TempPath: m.TempPath}}
+}
+
+func (v source) MALSites() []views.MALSiteRow {
+	if v.s.node == nil {
+		return nil
+	}
+	var out []views.MALSiteRow
+	self := v.s.node.System().Self
+	for _, x := range v.s.node.SiteInfos() {
+		r := views.MALSiteRow{Src: self, Dest: x.Seq, BuildTime: int64(x.Sent) + 1, Handled: int64(x.Handled), TotalLinks: x.Links, FreeLinks: x.Free, SendLetters: x.Open}
+		if x.Data {
+			r.PortNum = 1
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
 func (v source) standby() bool { return v.s.eng.Mode() == base.ModeStandby }
 
 func (v source) RapplySys() []views.RapplySysRow {

@@ -110,3 +110,43 @@ func TestRecoverRow(t *testing.T) {
 		}
 	}
 }
+
+// TestMALViews: V$MAL_SYS and V$MAL_SITE_INFO follow the links and what goes over
+// them (manual 10.1 #14, #15).
+func TestMALViews(t *testing.T) {
+	p := newPair(t)
+	p.open()
+	p.until("nothing is under way", func() bool {
+		r, _ := row(t, p.a, "V$MAL_SITE_INFO")
+		return r["FREE_LINK_NUM"] == int64(2) && r["SEND_LETTER_NUM"] == int64(0)
+	})
+	s, _ := row(t, p.a, "V$MAL_SYS")
+	before, n := row(t, p.a, "V$MAL_SITE_INFO")
+	other, _ := row(t, p.b, "V$MAL_SITE_INFO")
+	if s["SYS_STATUS"] != int64(0) || s["MAL_PORT"] != int64(p.ports["A"][1]) || s["N_SITE"] != int64(2) || s["MAL_SEQ_NO"] != int64(0) ||
+		s["MAL_CHECK_INTERVAL"] != int64(1) || s["MAL_CONN_FAIL_INTERVAL"] != int64(2) || s["MAL_BUF_SIZE"] != int64(100) || s["STMT_ID"] != nil || s["MAL_TEMP_PATH"] != nil {
+		t.Errorf("V$MAL_SYS: %v", s)
+	}
+	if n != 1 || before["SRC_SITE_SEQ"] != int64(0) || before["DEST_SITE_SEQ"] != int64(1) || before["MAL_PORT_NUM"] != int64(1) || before["TOTAL_LINK_NUM"] != int64(2) ||
+		other["SRC_SITE_SEQ"] != int64(1) || other["DEST_SITE_SEQ"] != int64(0) {
+		t.Errorf("V$MAL_SITE_INFO: %v and %v", before, other)
+	}
+	p.commit(p.a, 1)
+	p.until("the package is counted", func() bool {
+		r, _ := row(t, p.a, "V$MAL_SITE_INFO")
+		o, _ := row(t, p.b, "V$MAL_SITE_INFO")
+		x, _ := row(t, p.a, "V$MAL_SYS")
+		return r["BUILD_TIME"].(int64) > before["BUILD_TIME"].(int64) && r["LBTAPFDS"].(int64) > before["LBTAPFDS"].(int64) &&
+			o["LBTAPFDS"].(int64) > other["LBTAPFDS"].(int64) && x["NEXT_MAL_ID"].(int64) > s["NEXT_MAL_ID"].(int64)
+	})
+	if err := p.end(p.b, stopAbort); err != nil {
+		t.Fatal(err)
+	}
+	p.until("the link is down", func() bool {
+		r, _ := row(t, p.a, "V$MAL_SITE_INFO")
+		return r["MAL_PORT_NUM"] == int64(0) && r["TOTAL_LINK_NUM"] == int64(0)
+	})
+	if s, _ := row(t, p.b, "V$MAL_SYS"); s["SYS_STATUS"] != int64(2) {
+		t.Errorf("V$MAL_SYS after the end: %v", s)
+	}
+}

@@ -31,6 +31,7 @@ type conn struct {
 
 	heard   atomic.Int64 // clock time of the last byte read, ns
 	reads   atomic.Uint64
+	serving atomic.Int32 // requests of the other side that have no answer yet
 	pongDue atomic.Bool
 	pingDue atomic.Bool
 	wake    chan struct{}
@@ -149,6 +150,7 @@ func (c *conn) call(typ uint16, parts ...[]byte) (*Call, error) {
 		return nil, err
 	}
 	c.nextID++
+	c.n.requests.Add(1)
 	call.id = c.nextID
 	c.pending[call.id] = call
 	c.mu.Unlock()
@@ -172,8 +174,14 @@ func (c *conn) write(typ uint16, id uint64, parts ...[]byte) error {
 		c.close(err)
 		return err
 	}
+	if counted(typ) {
+		c.p.sent.Add(1)
+	}
 	return nil
 }
+
+// counted tells messages from the checks of a link.
+func counted(typ uint16) bool { return typ != TypePing && typ != TypePong }
 
 func limitOf(typ uint16) int {
 	if typ == TypeRedo {
@@ -209,6 +217,9 @@ func (c *conn) run(serve func(*Request)) error {
 			c.close(err)
 			return err
 		}
+		if counted(f.Type) {
+			c.p.handled.Add(1)
+		}
 	}
 }
 
@@ -237,6 +248,9 @@ func (c *conn) frame(f wire.Frame, serve func(*Request)) error {
 		}
 		return c.n.identityChanged(c, h)
 	case f.Type >= TypeApp && serve != nil:
+		if f.ID != 0 {
+			c.serving.Add(1)
+		}
 		serve(&Request{From: c.p.entry.Inst, Type: f.Type, Payload: f.Payload, Sender: c.sender, id: f.ID, c: c})
 	default:
 		return base.Errorf(CodeMessage, "message of type %d not expected here", f.Type)
@@ -347,6 +361,7 @@ func (r *Request) Reply(parts ...[]byte) {
 	if r.id == 0 || r.answered.Swap(true) {
 		return
 	}
+	defer r.c.serving.Add(-1)
 	_ = r.c.write(TypeReply, r.id, parts...)
 }
 
@@ -355,6 +370,7 @@ func (r *Request) Fail(err error) {
 	if r.id == 0 || r.answered.Swap(true) {
 		return
 	}
+	defer r.c.serving.Add(-1)
 	var e *base.Error
 	msg := err.Error()
 	if errors.As(err, &e) && msg == e.Error() {

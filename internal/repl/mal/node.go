@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"datawatch/internal/base"
@@ -33,7 +34,9 @@ type Node struct {
 	ln     net.Listener
 	pre    chan struct{}
 
-	refused refusedLog
+	refused  refusedLog
+	state    atomic.Int32  // SystemOpen ...
+	requests atomic.Uint64 // made so far
 
 	idMu sync.Mutex
 	said Identity // last identity told
@@ -42,6 +45,8 @@ type Node struct {
 // peer is another instance. out is the link we dialled, in the one it dialled.
 type peer struct {
 	entry Entry
+
+	sent, handled atomic.Uint64 // messages, without checks of the link
 
 	mu     sync.Mutex
 	out    *conn
@@ -60,6 +65,7 @@ func New(cfg Config, h Handler) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, h: h, peers: map[string]*peer{}, pre: make(chan struct{}, maxPreAuth)}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	n.state.Store(SystemShutdown)
 	for _, e := range cfg.Entries {
 		if e.Inst == cfg.Self {
 			n.self = e
@@ -85,6 +91,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return nil
 	}})
 	n.said = n.cfg.Identity()
+	n.state.Store(SystemOpen)
 	n.wg.Go(n.accept)
 	for _, p := range n.peers {
 		n.wg.Go(func() { n.dial(p) })
@@ -98,11 +105,13 @@ func (n *Node) ListenAddr() net.Addr { return n.ln.Addr() }
 // Close ends every link and waits for the goroutines.
 func (n *Node) Close() error {
 	err := base.Errorf(CodeLost, "MAL system of %s shut down", n.cfg.Self)
+	n.state.Store(SystemPreShutdown)
 	n.cancel(err)
 	if n.ln != nil {
 		n.ln.Close()
 	}
 	n.wg.Wait()
+	n.state.Store(SystemShutdown)
 	return nil
 }
 

@@ -193,6 +193,8 @@ func (testSource) ArchStatus() []views.ArchStatusRow         { return nil }
 func (testSource) ArchFiles() []views.ArchFileRow            { return nil }
 func (testSource) ArchIni() []views.ArchIniRow               { return nil }
 func (testSource) MALIni() []views.MALIniRow                 { return nil }
+func (testSource) MALSys() []views.MALSysRow                 { return nil }
+func (testSource) MALSites() []views.MALSiteRow              { return nil }
 func (testSource) MALLinks() []views.MALLinkRow              { return nil }
 func (testSource) RapplySys() []views.RapplySysRow           { return nil }
 func (testSource) KeepPkg() []views.KeepPkgRow               { return nil }

@@ -20,6 +20,8 @@ func define() []*View {
 		view("V$DM_ARCH_INI", "Settings of dmarch.ini.", anywhere, "10.1 #10", Source.ArchIni),
 		view("V$DM_MAL_INI", "Settings of dmmal.ini.", anywhere, "10.1 #11", Source.MALIni),
 		view("V$MAL_LINK_STATUS", "Links from this instance to the others.", anywhere, "10.1 #9", Source.MALLinks),
+		view("V$MAL_SYS", "The MAL system of the instance: its links to the others, as a whole.", "any instance with MAL_INI = 1, each its own", "10.1 #14", Source.MALSys),
+		view("V$MAL_SITE_INFO", "Traffic with each other instance of dmmal.ini, without the checks of links.", "any instance with MAL_INI = 1", "10.1 #15", Source.MALSites),
 		view("V$RAPPLY_SYS", "What replay is doing.", onStandby, "10.1 #5", Source.RapplySys),
 		view("V$KEEP_RLOG_PKG", "The package received but not yet replayed.", "standby while its realtime archive is valid; empty elsewhere", "10.1 #4", Source.KeepPkg),
 		view("V$RAPPLY_LSN_INFO", "How far a standby has the primary's redo.", onStandby2, "10.1 #18", Source.RapplyLSN),

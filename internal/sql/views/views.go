@@ -30,6 +30,8 @@ type Source interface {
 	ArchIni() []ArchIniRow
 	MALIni() []MALIniRow
 	MALLinks() []MALLinkRow
+	MALSys() []MALSysRow
+	MALSites() []MALSiteRow
 	RapplySys() []RapplySysRow
 	KeepPkg() []KeepPkgRow
 	RapplyLSN() []RapplyLSNRow

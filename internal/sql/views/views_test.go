@@ -41,6 +41,8 @@ func (f fake) ArchIni() []ArchIniRow {
 }
 func (f fake) MALIni() []MALIniRow        { return one(MALIniRow{Name: "MAL_INST1", Port: 5337}) }
 func (f fake) MALLinks() []MALLinkRow     { return one(MALLinkRow{Src: "A", Dest: "B", Ctl: true}) }
+func (f fake) MALSys() []MALSysRow        { return one(MALSysRow{NextID: 4, Sites: 2, BufSize: 100}) }
+func (f fake) MALSites() []MALSiteRow     { return one(MALSiteRow{Dest: 1, BuildTime: 4}) }
 func (f fake) RapplySys() []RapplySysRow  { return one(RapplySysRow{Applying: true}) }
 func (f fake) KeepPkg() []KeepPkgRow      { return nil }
 func (f fake) Parameters() []ParameterRow { return one(ParameterRow{Name: "PORT_NUM", Value: "5236"}) }
@@ -166,8 +168,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 15 {
-		t.Errorf("compared %d views, want 15: %v", len(checked), checked)
+	if len(checked) != 17 {
+		t.Errorf("compared %d views, want 17: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {
