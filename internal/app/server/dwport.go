@@ -55,7 +55,8 @@ type dwPort struct {
 	mu        sync.Mutex
 	conns     map[*dwConn]struct{}
 	lastHeard time.Time // of any watcher, any frame
-	auto      string    // DW_MODE of the newest watcher: TRUE for AUTO, FALSE for MANUAL
+	info      *proto.WatcherInfo
+	auto      string // DW_MODE of the newest watcher: TRUE for AUTO, FALSE for MANUAL
 	closed    bool
 	wg        sync.WaitGroup
 
@@ -137,6 +138,25 @@ func (p *dwPort) guarded() (auto string, heard time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.auto, p.lastHeard
+}
+
+// told takes what a watcher says of itself.
+func (p *dwPort) told(i *proto.WatcherInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.info = i
+}
+
+// watcher is what the newest watcher has said of itself, nil before one has, when
+// it was last heard, and whether it is there: connected, and not silent for
+// DW_ERROR_TIME.
+func (p *dwPort) watcher() (i *proto.WatcherInfo, heard time.Time, there bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.info != nil {
+		there = len(p.conns) > 0 && p.clock.Now().Sub(p.lastHeard) < time.Duration(p.info.ErrorTime)*time.Second
+	}
+	return p.info, p.lastHeard, there
 }
 
 // changed makes every connection send a status message soon.
@@ -320,6 +340,9 @@ func (p *dwPort) commands(ctx context.Context, r *wire.Reader, c *dwConn, wg *sy
 			var rep proto.InstanceReply
 			if err := p.inst.execute(ctx, cmd); err != nil {
 				rep.Code, rep.Msg = base.CodeOf(err, codeFailed), base.TextOf(err)
+			}
+			if f.ID == 0 {
+				return // nobody waits for an answer
 			}
 			rep.Status = p.sample()
 			b, err := json.Marshal(rep)

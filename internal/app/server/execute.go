@@ -33,6 +33,10 @@ const linkTime = 3 * time.Second
 // the database leaves Open or Suspend, and so does ended, which shortens the
 // wait of one. Each command is idempotent.
 func (s *Server) execute(ctx context.Context, c proto.InstanceCommand) error {
+	if c.Cmd == proto.CmdWatcher { // no order: it says something
+		s.dw.told(c.Watcher)
+		return nil
+	}
 	end := s.orders.begin(c)
 	err := s.carryOut(ctx, c)
 	end(err)

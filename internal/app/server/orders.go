@@ -73,6 +73,22 @@ func (v source) UtskSys() []views.UtskSysRow {
 		AutoSwitch: auto, MaxWait: int64(v.s.cfg.DM.DWMaxSvrWaitTime / time.Second), LastMsg: heard.Truncate(time.Second), Version: proto.GuardVersion}}
 }
 
+func (v source) DMWatcher() []views.DMWatcherRow {
+	i, heard, there := v.s.dw.watcher()
+	if i == nil {
+		return nil
+	}
+	r := views.DMWatcherRow{Groups: i.Groups, Group: i.Group, Inst: v.s.name, Type: i.Type, Mode: i.Mode, State: i.State, SubState: i.SubState, LastMsg: heard,
+		Switches: i.Switches, Ctls: i.Ctls, Insts: i.Insts, MaxConns: i.MaxConns}
+	if i.AutoRestart {
+		r.AutoRestart = 1
+	}
+	if !there {
+		r.State, r.SubState = proto.DWError, ""
+	}
+	return []views.DMWatcherRow{r}
+}
+
 func (v source) RecoverStatus() []views.RecoverStatusRow {
 	var out []views.RecoverStatusRow
 	for _, p := range v.s.ship.Recoveries() {

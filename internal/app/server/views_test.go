@@ -1,9 +1,13 @@
 package server
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
+	"strconv"
 	"testing"
 
 	"datawatch/internal/base"
@@ -11,6 +15,7 @@ import (
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/sql/views"
+	"datawatch/internal/wire"
 )
 
 // row is the first row of a view by column, and how many rows it has.
@@ -149,4 +154,79 @@ func TestMALViews(t *testing.T) {
 	if s, _ := row(t, p.b, "V$MAL_SYS"); s["SYS_STATUS"] != int64(2) {
 		t.Errorf("V$MAL_SYS after the end: %v", s)
 	}
+}
+
+// TestDMWatcher: V$DMWATCHER has what the watcher said last, and ERROR when it is
+// not there (manual 10.1 #13).
+func TestDMWatcher(t *testing.T) {
+	p := newPair(t)
+	p.open()
+	if r, n := row(t, p.a, "V$DMWATCHER"); n != 0 {
+		t.Fatalf("before a watcher has come: %v", r)
+	}
+	nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.ports["A"][2])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	w, r := wire.NewWriter(nc), wire.NewReader(bufio.NewReader(nc), wire.MaxControl)
+	say := func(typ uint16, v any) {
+		t.Helper()
+		b, err := json.Marshal(v)
+		if err == nil {
+			err = w.Write(typ, 0, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(proto.TypeHello, proto.Hello{Role: proto.RoleWatcher, GuardVersion: proto.GuardVersion, Name: "A", OGUID: p.a.eng.Control().OGUID, Auto: true})
+	info := proto.WatcherInfo{Groups: 2, Group: "GRP1", Type: "GLOBAL", Mode: "AUTO", AutoRestart: true, ErrorTime: 3600, State: proto.DWRecovery, SubState: "B: send archives",
+		Switches: 3, Ctls: 1, Insts: 4, MaxConns: 7}
+	orders := len(source{p.a}.UtskInfo())
+	said := func(state string) map[string]any {
+		t.Helper()
+		say(proto.TypeInstCmd, proto.InstanceCommand{Cmd: proto.CmdWatcher, Watcher: &info})
+		p.until("the view says "+state, func() bool { r, _ := row(t, p.a, "V$DMWATCHER"); return r["DW_STATUS"] == state })
+		x, _ := row(t, p.a, "V$DMWATCHER")
+		return x
+	}
+	want := map[string]any{"N_GROUP": int64(2), "GROUP_NAME": "GRP1", "INST_NAME": "A", "DW_TYPE": "GLOBAL", "DW_MODE": "AUTO", "AUTO_RESTART": int64(1), "DW_STATUS": "RECOVERY",
+		"DW_SUB_STATUS": "B: send archives", "SWITCH_COUNT": int64(3), "CTL_NUM": int64(1), "INST_NUM": int64(4), "MAX_CONN_NUM": int64(7)}
+	x := said(proto.DWRecovery)
+	first := x["LAST_MSG_TIME"].(string)
+	delete(x, "LAST_MSG_TIME")
+	if !maps.Equal(x, want) {
+		t.Errorf("%v, want %v", x, want)
+	}
+	info.State, info.SubState, info.AutoRestart, info.Mode = proto.DWOpen, "", false, "MANUAL"
+	if x = said(proto.DWOpen); x["DW_SUB_STATUS"] != nil || x["AUTO_RESTART"] != int64(0) || x["DW_MODE"] != "MANUAL" || x["LAST_MSG_TIME"].(string) <= first {
+		t.Errorf("it has said something new since %s: %v", first, x)
+	}
+	info.ErrorTime = 0 // silent for longer
+	said(proto.DWError)
+	info.ErrorTime = 3600
+	said(proto.DWOpen)
+	if n := len(source{p.a}.UtskInfo()); n != orders {
+		t.Errorf("V$UTSK_INFO has %d orders of before and %d now", orders, n)
+	}
+	// It is answered to orders only.
+	b, _ := json.Marshal(proto.InstanceCommand{Cmd: proto.CmdNoop})
+	if err := w.Write(proto.TypeInstCmd, 9, b); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		f, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Type == proto.TypeInstReply {
+			if f.ID != 9 {
+				t.Errorf("an answer to %d", f.ID)
+			}
+			break
+		}
+	}
+	nc.Close()
+	p.until("the watcher has gone", func() bool { r, _ := row(t, p.a, "V$DMWATCHER"); return r["DW_STATUS"] == "ERROR" })
 }

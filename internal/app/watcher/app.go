@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"datawatch/internal/app/links"
@@ -77,6 +78,8 @@ type Program struct {
 	admin  *admin.Server // nil without DW_ADMIN_PORT
 
 	logSize, logSpace int64 // bytes
+
+	switches atomic.Int64 // of the primaries of all groups
 }
 
 // Info is what the console knows of a guard beside its status.
@@ -97,7 +100,7 @@ func Load(path string, more io.Writer, deps guard.Deps) (*Program, error) {
 	}
 	p := &Program{Path: path, logSize: w.LogFileSize << 20, logSpace: w.LogSpaceLimit << 20}
 	for n, g := range w.Groups {
-		if err := p.add(path, g, insts[n], more, deps); err != nil {
+		if err := p.add(path, g, insts[n], len(w.Groups), more, deps); err != nil {
 			p.Close()
 			return nil, err
 		}
@@ -112,7 +115,7 @@ func Load(path string, more io.Writer, deps guard.Deps) (*Program, error) {
 	return p, nil
 }
 
-func (p *Program) add(path string, g config.WatcherGroup, in *config.Instance, more io.Writer, deps guard.Deps) error {
+func (p *Program) add(path string, g config.WatcherGroup, in *config.Instance, groups int, more io.Writer, deps guard.Deps) error {
 	dir := filepath.Join(filepath.Dir(path), "..", "log")
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		dir = filepath.Join(in.DM.SystemPath, "log")
@@ -129,6 +132,7 @@ func (p *Program) add(path string, g config.WatcherGroup, in *config.Instance, m
 		return config.SetParam(vfs.OS{}, path, "dmwatcher.ini", group, name, value)
 	}
 	cfg, info := Convert(path, g, in)
+	cfg.Groups, cfg.Switches = groups, &p.switches
 	var err error
 	if deps.Secure, err = links.ForInstance(in, secure.Watcher, func() uint32 { return g.OGUID }, deps.Clock, deps.Log); err != nil {
 		return err

@@ -254,6 +254,10 @@ const (
 	CmdClearSend    = "clear_send"    // clear arch send statistics to Inst
 	CmdClearApply   = "clear_apply"   // clear apply statistics
 	CmdNoop         = "noop"          // reply at once: proves the instance answers
+	// Watcher: the state of the watcher itself, for V$DMWATCHER, at every change and
+	// every second; frame id 0, no answer. It changes nothing. An instance that does
+	// not know it answers with an error and is told no more.
+	CmdWatcher = "watcher"
 )
 
 // InstanceCommand is an order from the watcher.
@@ -277,6 +281,24 @@ type InstanceCommand struct {
 	// with an error, which changes nothing.
 	Ended    []string `json:"ended,omitempty"`
 	Evidence string   `json:"evidence,omitempty"` // why; logged by the instance
+	// Watcher comes with the order of that name.
+	Watcher *WatcherInfo `json:"watcher,omitempty"`
+}
+
+// WatcherInfo is what a watcher tells its instance of itself (manual 10.1 #13).
+type WatcherInfo struct {
+	Groups      int    `json:"groups"` // of its dmwatcher.ini
+	Group       string `json:"group"`
+	Type        string `json:"type"` // LOCAL or GLOBAL
+	Mode        string `json:"mode"` // MANUAL or AUTO
+	AutoRestart bool   `json:"auto_restart"`
+	ErrorTime   int    `json:"error_time"` // DW_ERROR_TIME, seconds
+	State       string `json:"state"`
+	SubState    string `json:"sub_state,omitempty"`
+	Switches    int64  `json:"switches"`  // changes of primaries that it has seen, in all its groups
+	Ctls        int    `json:"ctls"`      // other watchers that have told the state of their control file
+	Insts       int    `json:"insts"`     // other instances that it has heard of
+	MaxConns    int    `json:"max_conns"` // most connections of this group at one time
 }
 
 // InstanceReply answers an InstanceCommand. Code 0 is success.

@@ -293,6 +293,7 @@ func (g *Guard) take(c *conn) {
 			g.drop(g.inst)
 		}
 		g.inst = c
+		g.info.toldAt, g.info.deaf = time.Time{}, false
 		c.late = func(id uint64) {
 			g.post(fsm.InstReply{Req: id, Err: "this watcher stood still before it could give the order"})
 		}
@@ -305,6 +306,7 @@ func (g *Guard) take(c *conn) {
 		g.mons[c.name] = c
 	}
 	g.conns[c.id] = c
+	g.info.maxConns = max(g.info.maxConns, len(g.conns))
 	switch c.role {
 	case roleWatcher:
 		g.step(fsm.RemoteUp{Inst: c.name})
@@ -358,10 +360,17 @@ func (g *Guard) frame(c *conn, v any) {
 	switch e := v.(type) {
 	case proto.InstanceStatus:
 		g.noteProcess(e.PID)
+		g.cfg.Switches.Add(g.info.switches(e.Lineage))
 		g.step(fsm.InstStatus{Status: e})
 	case reply[proto.InstanceReply]:
+		if e.id == 0 { // an older instance, which does not know what tellInst says
+			g.info.deaf = true
+			break
+		}
 		g.step(fsm.InstReply{Req: e.id, Reply: e.v})
 	case proto.WatcherStatus:
+		g.info.heardOf(c.name, e)
+		g.cfg.Switches.Add(g.info.switches(e.Inst.Lineage))
 		g.step(fsm.RemoteStatus{Inst: c.name, Status: e})
 	case reply[proto.WatcherReply]:
 		g.step(fsm.RemoteReply{Inst: c.name, Req: e.id, Reply: e.v})

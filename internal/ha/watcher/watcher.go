@@ -27,6 +27,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -63,6 +64,10 @@ type Config struct {
 	CtlPath     string // dmwatcher.ctl in SYSTEM_PATH
 	InstLog     string // file that takes the output of a started instance
 	Version     string // build, display only
+	// Groups is the number of groups that the program guards; 0 means 1. Switches
+	// counts the changes of primary in all of them; nil: only this group's.
+	Groups   int
+	Switches *atomic.Int64
 }
 
 // Deps are the things of the world a guard uses; nil fields take the real one.
@@ -104,6 +109,7 @@ type Guard struct {
 	watchID  string
 	gonePID  int
 	looked   time.Time // when leaveSilent last ran
+	info     info
 }
 
 // Snapshot is what the console shows.
@@ -171,6 +177,10 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	if deps.Log == nil {
 		deps.Log = slog.Default()
 	}
+	cfg.Groups = max(cfg.Groups, 1)
+	if cfg.Switches == nil {
+		cfg.Switches = new(atomic.Int64)
+	}
 	deps.Log = deps.Log.With("group", cfg.FSM.Group, "inst", cfg.FSM.Name)
 	split, desc, err := readCtl(deps.FS, cfg.CtlPath)
 	if err != nil {
@@ -188,7 +198,8 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	_, _ = rand.Read(id[:])
 	return &Guard{cfg: cfg, deps: deps, ln: ln, inc: hex.EncodeToString(id[:]), in: make(chan any, 256),
 		state: fsm.New(cfg.FSM, split, desc, deps.Clock.Now()),
-		conns: map[uint64]*conn{}, remotes: map[string]*conn{}, mons: map[string]*conn{}}, nil
+		conns: map[uint64]*conn{}, remotes: map[string]*conn{}, mons: map[string]*conn{},
+		info: info{ctls: map[string]bool{}, insts: map[string]bool{}}}, nil
 }
 
 // Addr is the address the guard listens on.
@@ -333,10 +344,13 @@ func (g *Guard) fill(st proto.WatcherStatus, now time.Time) proto.WatcherStatus 
 	return st
 }
 
-// broadcast sends the status to every watcher and monitor.
+// broadcast sends the status to every watcher and monitor, and what concerns it
+// to the instance.
 func (g *Guard) broadcast() {
 	g.seq++
-	b, err := json.Marshal(g.status())
+	st := g.status()
+	g.tellInst(st)
+	b, err := json.Marshal(st)
 	if err != nil {
 		g.deps.Log.Error("status", "error", err)
 		return

@@ -100,6 +100,8 @@ type fakeInst struct {
 	mu   sync.Mutex
 	st   proto.InstanceStatus
 	got  []string
+	info []proto.WatcherInfo // what the watcher has said of itself
+	old  bool                // it does not know that
 	wg   sync.WaitGroup
 	open map[net.Conn]bool
 	end  chan struct{}
@@ -182,6 +184,15 @@ func (f *fakeInst) serve(c net.Conn) {
 		if json.Unmarshal(fr.Payload, &cmd) != nil {
 			return
 		}
+		if cmd.Cmd == proto.CmdWatcher {
+			f.mu.Lock()
+			f.info = append(f.info, *cmd.Watcher)
+			f.mu.Unlock()
+			if f.old && put(w, proto.TypeInstReply, fr.ID, proto.InstanceReply{Code: -1, Status: f.status()}) != nil {
+				return
+			}
+			continue
+		}
 		f.mu.Lock()
 		f.got = append(f.got, cmd.Cmd)
 		switch cmd.Cmd {
@@ -211,6 +222,16 @@ func (f *fakeInst) stop() {
 	}
 	f.mu.Unlock()
 	f.wg.Wait()
+}
+
+// told is what the watcher has said of itself last, and how often.
+func (f *fakeInst) told() (last proto.WatcherInfo, times int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if times = len(f.info); times > 0 {
+		last = f.info[times-1]
+	}
+	return last, times
 }
 
 func (f *fakeInst) status() proto.InstanceStatus {

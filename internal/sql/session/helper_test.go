@@ -198,6 +198,7 @@ func (testSource) MALSites() []views.MALSiteRow              { return nil }
 func (testSource) MALLinks() []views.MALLinkRow              { return nil }
 func (testSource) RapplySys() []views.RapplySysRow           { return nil }
 func (testSource) KeepPkg() []views.KeepPkgRow               { return nil }
+func (testSource) DMWatcher() []views.DMWatcherRow           { return nil }
 func (testSource) UtskInfo() []views.UtskInfoRow             { return nil }
 func (testSource) UtskSys() []views.UtskSysRow               { return nil }
 func (testSource) RapplyLSN() []views.RapplyLSNRow           { return nil }

@@ -40,6 +40,7 @@ func define() []*View {
 		view("V$DB_CHECK_PROBLEM", "What that check found, at most 1000.", anywhere, "", Source.DBProblems),
 		view("V$UTSK_INFO", "The newest orders of the watcher, oldest first.", anywhere, "10.1 #1", Source.UtskInfo),
 		view("V$UTSK_SYS2", "What the instance knows of its watcher.", anywhere, "10.1 #2", Source.UtskSys),
+		view("V$DMWATCHER", "The watcher of this instance, as it said last.", "any instance that a watcher has guarded since the start", "10.1 #13", Source.DMWatcher),
 		view("V$VERSION", "Versions of server and formats.", anywhere, "", Source.Version),
 	}
 }

@@ -12,7 +12,7 @@ type UtskSysRow struct {
 	Break      bool      `col:"BREAK_FLAG,VARCHAR(64)" doc:"Whether the watcher's last order was interrupted: TRUE or FALSE."`
 	AutoSwitch string    `col:"AUTO_SWITCH,VARCHAR(64)" null:"zero" doc:"DW_MODE as the watcher says: TRUE for AUTO, FALSE for MANUAL; NULL before one has connected."`
 	MaxWait    int64     `col:"MAX_WAIT_TIME,INTEGER" doc:"DW_MAX_SVR_WAIT_TIME of dm.ini, seconds."`
-	LastMsg    time.Time `col:"LAST_MSG_TIME,TIMESTAMP(0)" null:"zero" doc:"When the watcher was last heard; it speaks when it connects and when it gives an order."`
+	LastMsg    time.Time `col:"LAST_MSG_TIME,TIMESTAMP(0)" null:"zero" doc:"When the watcher was last heard; it speaks when it connects, when it gives an order, and every second."`
 	Version    string    `col:"DW_VERSION,VARCHAR(64)" doc:"Guard version, equal in server, watchers and monitors."`
 }
 
@@ -42,4 +42,21 @@ type RecoverStatusRow struct {
 	Left    *int64   `col:"KBYTES_TO_RECOVER,BIGINT" doc:"What of it the standby has not acknowledged yet, kilobytes; 0: all of it is sent, and it is writing the last of it to its log."`
 	Files   *int64   `col:"FILES_TO_RECOVER,INTEGER" doc:"Number of archive files in which the redo to send is."`
 	Percent string   `col:"RECOVER_PERCENT,VARCHAR(64)" null:"zero" doc:"(KBYTES_TOTAL - KBYTES_TO_RECOVER) / KBYTES_TOTAL, 100% when there is nothing to send."`
+}
+
+// DMWatcherRow is the row of V$DMWATCHER.
+type DMWatcherRow struct {
+	Groups      int       `col:"N_GROUP,INTEGER" doc:"Number of groups in the dmwatcher.ini of the watcher program."`
+	Group       string    `col:"GROUP_NAME,VARCHAR(128)" doc:"Group of this instance."`
+	Inst        string    `col:"INST_NAME,VARCHAR(128)" doc:"Name of this instance."`
+	Type        string    `col:"DW_TYPE,VARCHAR(32)" doc:"DW_TYPE: LOCAL or GLOBAL."`
+	Mode        string    `col:"DW_MODE,VARCHAR(32)" doc:"DW_MODE: MANUAL or AUTO."`
+	AutoRestart int       `col:"AUTO_RESTART,INTEGER" doc:"INST_AUTO_RESTART: 1 when the watcher starts this instance, else 0."`
+	State       string    `col:"DW_STATUS,VARCHAR(64)" doc:"State of the watcher (manual 3.4); ERROR when it is not connected or has been silent for DW_ERROR_TIME."`
+	SubState    string    `col:"DW_SUB_STATUS,VARCHAR(64)" null:"zero" doc:"Where it is in that state; NULL when there is nothing to say."`
+	LastMsg     time.Time `col:"LAST_MSG_TIME,DATETIME" null:"zero" doc:"When it was last heard; it speaks every second at least."`
+	Switches    int64     `col:"SWITCH_COUNT,INTEGER" doc:"Changes of primary that the watcher program has seen since its start, in all its groups: switchovers, takeovers and forced ones."`
+	Ctls        int       `col:"CTL_NUM,INTEGER" doc:"Other watchers of the group that have told it the state of their control file."`
+	Insts       int       `col:"INST_NUM,INTEGER" doc:"Other instances of the group that it has heard of."`
+	MaxConns    int       `col:"MAX_CONN_NUM,INTEGER" doc:"Most connections that it has had at one time: with this instance, other watchers and monitors."`
 }

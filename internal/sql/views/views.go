@@ -38,6 +38,7 @@ type Source interface {
 	RapplyTasks() []KeepPkgRow
 	UtskInfo() []UtskInfoRow
 	UtskSys() []UtskSysRow
+	DMWatcher() []DMWatcherRow
 	RapplyParallel() []RapplyParallelRow
 	Parameters() []ParameterRow
 	OpenHistory() []OpenHistoryRow

@@ -85,6 +85,9 @@ func (f fake) UtskInfo() []UtskInfoRow {
 func (f fake) UtskSys() []UtskSysRow {
 	return one(UtskSysRow{AutoSwitch: "TRUE", MaxWait: 30, LastMsg: f.start.Truncate(time.Second), Version: "4.0"})
 }
+func (f fake) DMWatcher() []DMWatcherRow {
+	return one(DMWatcherRow{Group: "GRP1", State: "OPEN", LastMsg: f.start})
+}
 func (f fake) Version() []VersionRow {
 	return one(VersionRow{"Datawatch"}, VersionRow{"DB Version: 1"})
 }
@@ -168,8 +171,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 17 {
-		t.Errorf("compared %d views, want 17: %v", len(checked), checked)
+	if len(checked) != 18 {
+		t.Errorf("compared %d views, want 18: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {
