@@ -176,6 +176,20 @@ func (v View) Find(inst string) (Peer, bool) {
 	return Peer{}, false
 }
 
+// HeardBy returns an instance that runs by the word of p's watcher, which this
+// monitor does not hear itself; "" when there is none.
+func (v View) HeardBy(p Peer) string {
+	if !v.Alive(p) {
+		return ""
+	}
+	for _, r := range p.Status.Remotes {
+		if q, ok := v.Find(r.Inst); r.DWLink && r.InstOK && !(ok && v.Alive(q)) {
+			return r.Inst
+		}
+	}
+	return ""
+}
+
 // Global reports whether the peer is guarded in GLOBAL type.
 func Global(p Peer) bool { return p.global() }
 

@@ -90,15 +90,27 @@ func TestTakeoverForce(t *testing.T) {
 		"from Mount":        {down(func(v *View) { b(v).Inst.Status = base.StatusMount }), ""},
 		"watcher Startup":   {down(func(v *View) { b(v).State = proto.DWStartup }), ""},
 		"never heard of it": {down(func(v *View) { v.Peers[0] = Peer{Addr: "A"} }), ""},
-		"active primary":    {func(*View) {}, "no active primary"},
-		"watcher Shutdown":  {down(func(v *View) { b(v).State = proto.DWShutdown }), "watcher is Open or Startup"},
-		"dead":              {down(func(v *View) { b(v).InstOK = false }), "runs normally"},
-		"not a standby":     {down(func(v *View) { b(v).Inst.Mode = base.ModeNormal }), "in Standby mode"},
-		"not whole":         {down(func(v *View) { b(v).Inst.Rejoin = pagesOfA }), "the standby is whole: B rejoined with pages of A"},
-		"suspended":         {down(func(v *View) { b(v).Inst.Status = base.StatusSuspend }), "Open or Mount"},
-		"another has more":  {down(func(v *View) { v.Peers[2].Status.Inst.Keep.Seq++ }), "KLSN is the largest"},
-		"control file":      {down(func(v *View) { b(v).CtlStatus = proto.CtlSplit }), "control file"},
-		"command":           {down(func(v *View) { b(v).State = proto.DWSwitchover }), "no monitor command"},
+		"never heard of it, but the standby does": {down(func(v *View) {
+			v.Peers[0] = Peer{Addr: "A"}
+			b(v).Remotes = []proto.RemoteView{{Inst: "A", DWLink: true, InstOK: true}}
+		}), "whoever may be the primary is heard: A runs, as the watcher of B hears"},
+		"not heard any more, but the standby does": {down(func(v *View) {
+			v.Peers[0].Heard = now.Add(-time.Minute)
+			b(v).Remotes = []proto.RemoteView{{Inst: "A", DWLink: true, InstOK: true}}
+		}), "A runs, as the watcher of B hears"},
+		"its watcher alone is left": {down(func(v *View) {
+			v.Peers[0] = Peer{Addr: "A"}
+			b(v).Remotes = []proto.RemoteView{{Inst: "A", DWLink: true}, {Inst: "C", DWLink: true, InstOK: true}}
+		}), ""},
+		"active primary":   {func(*View) {}, "no active primary"},
+		"watcher Shutdown": {down(func(v *View) { b(v).State = proto.DWShutdown }), "watcher is Open or Startup"},
+		"dead":             {down(func(v *View) { b(v).InstOK = false }), "runs normally"},
+		"not a standby":    {down(func(v *View) { b(v).Inst.Mode = base.ModeNormal }), "in Standby mode"},
+		"not whole":        {down(func(v *View) { b(v).Inst.Rejoin = pagesOfA }), "the standby is whole: B rejoined with pages of A"},
+		"suspended":        {down(func(v *View) { b(v).Inst.Status = base.StatusSuspend }), "Open or Mount"},
+		"another has more": {down(func(v *View) { v.Peers[2].Status.Inst.Keep.Seq++ }), "KLSN is the largest"},
+		"control file":     {down(func(v *View) { b(v).CtlStatus = proto.CtlSplit }), "control file"},
+		"command":          {down(func(v *View) { b(v).State = proto.DWSwitchover }), "no monitor command"},
 	})
 }
 

@@ -191,6 +191,9 @@ func TakeoverForce(v View, target Peer) List {
 	sn := target.Inst()
 	prims := v.ActivePrimaries()
 	l.Add(len(prims) == 0, "there is no active primary", "%s is active", names(prims)).Else(codePrimaryOpen)
+	if q := v.HeardBy(target); q != "" { // its watcher would refuse in the middle of the takeover
+		l.Add(false, "whoever may be the primary is heard", "%s runs, as the watcher of %s hears, and is not heard here", q, sn).Else(codePrimaryOpen)
+	}
 	l.Add(oneOf(v.State(target), proto.DWOpen, proto.DWStartup), "the standby's watcher is Open or Startup",
 		"the watcher of %s is %s", sn, v.State(target)).Else(codeDWState)
 	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn).Else(codeInst)

@@ -102,6 +102,12 @@ func (m *Monitor) takeoverSteps(v cond.View, g *group, auto bool, say func(strin
 	}
 	say("explain %s tells what each database waits for", g.Name)
 	for _, p := range v.Standbys() {
+		if q := v.HeardBy(p); q != "" {
+			say("%s runs, as the watcher of %s hears: mend the network of this machine, or ask a monitor on another", q, p.Inst())
+			return
+		}
+	}
+	for _, p := range v.Standbys() {
 		if cond.TakeoverForce(v, p).OK() {
 			say("only if the old primary is lost for good: login, then takeover force %s.%s; what %s lacks is lost", g.Name, p.Inst(), p.Inst())
 			return

@@ -1,6 +1,9 @@
 package monitor
 
 import (
+	"context"
+	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +78,36 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	tells("restarted by its watcher", CodeTipAbnormal, "when B does not come back: log/B_start.log in its SYSTEM_PATH ends with the reason")
 	g.change("B", func(s *proto.WatcherStatus) { s.State = proto.DWShutdown })
 	tells("not guarded", CodeTipAbnormal, "startup dmwatcher database GRP1.B")
+}
+
+// TestTipOfHalfANetwork: while a standby's watcher hears the primary's, and only this
+// monitor does not, tip does not name takeover force, and that is refused.
+func TestTipOfHalfANetwork(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	g.change("B", func(s *proto.WatcherStatus) { s.Remotes[0].InstOK = true })
+	dead := g.all["A"].ln.Addr().String()
+	m := g.open(t, func(c *Config) {
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			if addr == dead {
+				return nil, errors.New("no route")
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	})
+	until(t, "B is heard", func() bool { return m.Login(t.Context(), "SYSDBA", "x") == nil })
+	next := func(want string) {
+		t.Helper()
+		until(t, want, func() bool {
+			s := strings.Join(m.Tip().Lines, "\n")
+			return strings.Contains(s, "  next: "+want) && strings.Contains(s, "takeover force") == strings.Contains(want, "takeover force")
+		})
+	}
+	next("A runs, as the watcher of B hears: mend the network of this machine, or ask a monitor on another")
+	if err := m.Takeover(t.Context(), "", "B", true); err == nil || !strings.Contains(err.Error(), "A runs, as the watcher of B hears, and is not heard here") {
+		t.Errorf("takeover force: %v", err)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Remotes[0].InstOK = false })
+	next("only if the old primary is lost for good: login, then takeover force GRP1.B")
 }
 
 // TestAttachTooEarly: an instance that has not started is not said to be none that

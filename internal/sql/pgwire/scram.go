@@ -62,7 +62,7 @@ func ParseVerifier(v string) (scram.StoredCredentials, error) {
 // unknown user is what it says to a known one with a wrong password.
 func (c *conn) authenticate(ctx context.Context, info sqlapi.Info) error {
 	_, secure := c.nc.(*tls.Conn)
-	l, err := c.srv.Backend.Login(sqlapi.LoginInfo{User: info.User, Database: info.Database, RemoteAddr: info.RemoteAddr, Local: loopback(c.nc.RemoteAddr()), TLS: secure})
+	l, err := c.srv.Backend.Login(sqlapi.LoginInfo{User: info.User, Database: info.Database, RemoteAddr: info.RemoteAddr, Local: ownHost(c.nc), TLS: secure})
 	if err != nil {
 		return fatalError(err)
 	}

@@ -220,11 +220,16 @@ func (c *conn) login(ctx context.Context, info sqlapi.Info) error {
 	return nil
 }
 
-// loopback reports whether the client is on this host.
-func loopback(a net.Addr) bool {
+// ownHost reports whether the client is on this host: it comes from a loopback
+// address, or from the very address it has connected to. A server with LISTEN_IP
+// has no other for those who log in from its own host, and the system lets nobody
+// else come from an address of its own.
+func ownHost(nc net.Conn) bool {
+	a := nc.RemoteAddr()
 	switch a := a.(type) {
 	case *net.TCPAddr:
-		return a.IP.IsLoopback()
+		to, ok := nc.LocalAddr().(*net.TCPAddr)
+		return a.IP.IsLoopback() || ok && a.IP.Equal(to.IP)
 	case *net.UnixAddr:
 		return true
 	}
