@@ -214,11 +214,20 @@ func (v source) RapplyParallel() []views.RapplyParallelRow {
 		RpkgSeq: p.Replay.Seq, RpkgLSN: p.Replay.LSN}}
 }
 
+// RapplyLSN tells on a primary how far this database had its primary's redo when it
+// became one itself: its open record says that.
 func (v source) RapplyLSN() []views.RapplyLSNRow {
-	if !v.standby() {
-		return nil
+	l := v.s.eng.Lineage()
+	if v.standby() {
+		return []views.RapplyLSNRow{views.NewRapplyLSNRow(l.Last().DBMagic, v.s.eng.Positions().Apply)}
 	}
-	return []views.RapplyLSNRow{views.NewRapplyLSNRow(v.s.eng.Lineage().Last().DBMagic, v.s.eng.Positions().Apply)}
+	own := v.s.eng.Control().DBMagic
+	for _, r := range slices.Backward(l) {
+		if r.DBMagic == own && r.SrcDBMagic != own {
+			return []views.RapplyLSNRow{views.NewRapplyLSNRow(r.SrcDBMagic, r.Apply...)}
+		}
+	}
+	return nil
 }
 
 func (v source) Parameters() []views.ParameterRow { return v.s.para.rows() }

@@ -15,6 +15,8 @@ import (
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/ship"
 	"datawatch/internal/sql/views"
+	"datawatch/internal/storage/engine"
+	"datawatch/internal/storage/redo"
 	"datawatch/internal/wire"
 )
 
@@ -229,4 +231,78 @@ func TestDMWatcher(t *testing.T) {
 	}
 	nc.Close()
 	p.until("the watcher has gone", func() bool { r, _ := row(t, p.a, "V$DMWATCHER"); return r["DW_STATUS"] == "ERROR" })
+}
+
+// TestLogPackageViews: V$RLOG_PKG has the package that waits for its standby, and
+// V$RLOG_PKG_STAT counts it when it is written, here and there (manual 10.1 #19,
+// #20).
+func TestLogPackageViews(t *testing.T) {
+	p := newPair(t)
+	p.open()
+	p.commit(p.a, 1)
+	if r, n := row(t, p.a, "V$RLOG_PKG"); n != 0 {
+		t.Fatalf("nothing waits: %v", r)
+	}
+	before, _ := row(t, p.a, "V$RLOG_PKG_STAT")
+	if n := before["N_FLUSHED"].(int64); n < 2 || before["PKG_AVG_BYTES"] != before["BYTES_FLUSHED"].(int64)/n || before["PKG_AVG_PLL"] != int64(1) ||
+		before["N_FLUSH_LST"] != int64(0) || before["GLOBAL_NEXT_SEQNO"] != int64(p.a.eng.Positions().File.Seq)+1 || before["N_FOR_CKPT"] != nil {
+		t.Errorf("V$RLOG_PKG_STAT: %v", before)
+	}
+	if err := p.a.suspend(t.Context(), "the test"); err != nil {
+		t.Fatal(err)
+	}
+	lsn := p.publish(p.a, 2)
+	r, n := row(t, p.a, "V$RLOG_PKG")
+	s, _ := row(t, p.a, "V$RLOG_PKG_STAT")
+	if n != 1 || r["MAX_LSN"] != int64(lsn) || r["G_SEQNO"] != before["GLOBAL_NEXT_SEQNO"] || r["L_SEQNO"] != before["NEXT_SEQNO"] || r["PKG_STAT"] != int64(0) ||
+		r["N_FILLED"] != int64(1) || r["N_FIXED"] != int64(1) || r["FROM_PRIMARY"] != int64(1) || r["PREV_LSN"] != int64(lsn)-1 || r["PKG_TYPE"] != int64(0) ||
+		r["PKG_LEN"] != r["DATA_OFF"].(int64)+r["HDR_SIZE"].(int64) || r["DB_MAGIC"] != int64(p.a.eng.Control().DBMagic) || r["CMPR_LEN"] != nil {
+		t.Errorf("%d rows of V$RLOG_PKG, %v; commit %d", n, r, lsn)
+	}
+	if s["N_FLUSH_LST"] != int64(1) || s["N_FLUSHED"] != before["N_FLUSHED"] || s["N_FLUSH_TO"] != before["N_FLUSH_TO"].(int64)+1 {
+		t.Errorf("in Suspend: %v, before %v", s, before)
+	}
+	there, _ := row(t, p.b, "V$RLOG_PKG_STAT")
+	p.order(p.a, proto.InstanceCommand{Cmd: proto.CmdOpen})
+	p.until("it is written", func() bool {
+		x, _ := row(t, p.a, "V$RLOG_PKG_STAT")
+		y, _ := row(t, p.b, "V$RLOG_PKG_STAT") // the package before it: the newest is kept
+		return x["N_FLUSHED"] == before["N_FLUSHED"].(int64)+1 && x["N_FLUSH_LST"] == int64(0) && x["N_PUSHED"] == before["N_PUSHED"].(int64)+1 &&
+			x["BYTES_FLUSHED"].(int64) > before["BYTES_FLUSHED"].(int64) && y["N_FLUSHED"].(int64) > there["N_FLUSHED"].(int64)
+	})
+	if r, n := row(t, p.b, "V$RLOG_PKG"); n != 0 {
+		t.Errorf("on the standby: %v", r)
+	}
+	x := engine.LogPackage{Full: true, Kind: engine.PackageOpen, Reserved: 2, Header: redo.Header{HeaderLen: 128, RawLen: 900, DataLen: 900, NPTX: 5}}
+	if r := logPkgRow(x, base.ModeNormal); r.Stat != 2 || r.Type != 1 || r.NFixed != 7 || r.NFilled != 5 || r.PkgLen != 1028 || r.DataOff != 900 || r.FromPrimary != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRapplyLSNOfAPrimary: V$RAPPLY_LSN_INFO has, on a primary that was a standby,
+// how far it had its primary's redo then (manual 10.1 #18).
+func TestRapplyLSNOfAPrimary(t *testing.T) {
+	p := newPair(t)
+	p.open()
+	p.commit(p.a, 1)
+	if r, n := row(t, p.a, "V$RAPPLY_LSN_INFO"); n != 0 {
+		t.Errorf("it was never a standby: %v", r)
+	}
+	if err := p.end(p.a, stopNormal); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []proto.InstanceCommand{{Cmd: proto.CmdApplyKeep, Ended: []string{p.a.incarnation}}, {Cmd: proto.CmdMount},
+		{Cmd: proto.CmdSetMode, Mode: base.ModePrimary, Ended: []string{p.a.incarnation}}, {Cmd: proto.CmdSetArch, State: base.ArchInvalid}} {
+		p.order(p.b, c)
+	}
+	end := p.b.eng.Positions().File
+	for range 2 {
+		p.order(p.b, proto.InstanceCommand{Cmd: proto.CmdOpen})
+		p.commit(p.b, 2)
+		r, n := row(t, p.b, "V$RAPPLY_LSN_INFO")
+		if n != 1 || r["P_DB_MAGIC"] != int64(p.a.eng.Control().DBMagic) || r["PKG_SEQ_ARR"] != fmt.Sprintf("(%d)", end.Seq) || r["APPLY_LSN_ARR"] != fmt.Sprintf("(%d)", end.LSN) {
+			t.Errorf("%d rows, %v; it had %v", n, r, end)
+		}
+		p.order(p.b, proto.InstanceCommand{Cmd: proto.CmdMount}) // another opening changes nothing
+	}
 }

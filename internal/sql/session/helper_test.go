@@ -189,6 +189,8 @@ func (s testSource) Instance() []views.InstanceRow {
 }
 func (testSource) Database() []views.DatabaseRow             { return nil }
 func (testSource) RLog() []views.RLogRow                     { return nil }
+func (testSource) LogPkgs() []views.LogPkgRow                { return nil }
+func (testSource) LogPkgStat() []views.LogPkgStatRow         { return nil }
 func (testSource) ArchStatus() []views.ArchStatusRow         { return nil }
 func (testSource) ArchFiles() []views.ArchFileRow            { return nil }
 func (testSource) ArchIni() []views.ArchIniRow               { return nil }

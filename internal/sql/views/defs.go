@@ -15,6 +15,8 @@ func define() []*View {
 		view("V$INSTANCE", "The instance: names, versions, mode and status.", anywhere, "2.2.13", Source.Instance),
 		view("V$DATABASE", "The database: sizes, mode, status, magic numbers.", anywhere, "", Source.Database),
 		view("V$RLOG", "Positions and space of the online log.", anywhere, "2.2.5, 2.2.8, 9.1.2", Source.RLog),
+		view("V$RLOG_PKG", "Packages of redo on their way to the logs, oldest first: under way, waiting, being filled.", "primary or normal; empty elsewhere, and when nothing waits", "10.1 #19", Source.LogPkgs),
+		view("V$RLOG_PKG_STAT", "What has become of packages since the start.", anywhere, "10.1 #20", Source.LogPkgStat),
 		view("V$ARCH_STATUS", "State of every archive target.", onPrimary, "10.1 #8", Source.ArchStatus),
 		view("V$ARCH_FILE", "Files of the local archive.", anywhere, "10.1 #7", Source.ArchFiles),
 		view("V$DM_ARCH_INI", "Settings of dmarch.ini.", anywhere, "10.1 #10", Source.ArchIni),

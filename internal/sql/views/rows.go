@@ -160,7 +160,7 @@ type RapplySysRow struct {
 	TaskNumApplied   int64     `col:"TASK_NUM_APPLIED,BIGINT" doc:"Number of packages replayed."`
 	AppliedTotalTime int64     `col:"APPLIED_TOTAL_TIME,BIGINT" doc:"Total time of replay, milliseconds."`
 	Seqno            int       `col:"SEQNO,INTEGER" doc:"Number of the primary's node, 0 for a single node."`
-	RRecType         string    `col:"RREC_TYPE,VARCHAR(64)" doc:"RTYPE_FILE_EXTEND, RTYPE_FILE_CREATE, or RTYPE_NONE when replay does not work on a file's size."`
+	RRecType         string    `col:"RREC_TYPE,VARCHAR(64)" doc:"RTYPE_NONE: replay changes pages in memory, and the checkpoint extends the data file; it works on no file itself."`
 }
 
 // KeepPkgRow is a row of V$KEEP_RLOG_PKG and of V$RAPPLY_LOG_TASK.
@@ -172,7 +172,7 @@ type KeepPkgRow struct {
 	LogSize  int64         `col:"LOG_SIZE,INTEGER" doc:"Valid length of its redo, bytes."`
 	DSCSeqno int           `col:"DSC_SEQNO,INTEGER" doc:"Number of the primary's node, 0 for a single node."`
 	DBMagic  base.Magic    `col:"DB_MAGIC,BIGINT" doc:"Magic number of the producing database."`
-	PkgType  int           `col:"PKG_TYPE,INTEGER" doc:"Type of the package."`
+	PkgType  int           `col:"PKG_TYPE,INTEGER" doc:"0: the header of a package that was received does not say what is in it."`
 	PkgSeqno base.Seq      `col:"PKG_SEQNO,BIGINT" doc:"Global package number."`
 	PrevLSN  base.LSN      `col:"PREV_LSN,BIGINT" doc:"Largest LSN of the package before."`
 	PkgLen   int64         `col:"PKG_LEN,BIGINT" doc:"Length of the package, bytes."`

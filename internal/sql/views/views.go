@@ -25,6 +25,8 @@ type Source interface {
 	Instance() []InstanceRow
 	Database() []DatabaseRow
 	RLog() []RLogRow
+	LogPkgs() []LogPkgRow
+	LogPkgStat() []LogPkgStatRow
 	ArchStatus() []ArchStatusRow
 	ArchFiles() []ArchFileRow
 	ArchIni() []ArchIniRow

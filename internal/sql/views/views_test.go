@@ -34,7 +34,9 @@ func (f fake) ArchStatus() []ArchStatusRow {
 	return one(ArchStatusRow{base.ArchRealtime, "GRP1_RT_02", base.ArchValid, "GRP1_RT_01"},
 		ArchStatusRow{base.ArchLocal, "/a/arch", base.ArchInvalid, "GRP1_RT_01"})
 }
-func (f fake) ArchFiles() []ArchFileRow { return nil }
+func (f fake) LogPkgs() []LogPkgRow        { return one(LogPkgRow{GSeqno: 5}, LogPkgRow{GSeqno: 6}) }
+func (f fake) LogPkgStat() []LogPkgStatRow { return one(LogPkgStatRow{Flushed: 4}) }
+func (f fake) ArchFiles() []ArchFileRow    { return nil }
 func (f fake) ArchIni() []ArchIniRow {
 	n := int64(1)
 	return one(ArchIniRow{Name: "ARCHIVE_LOCAL1", Type: base.ArchLocal, HangFlag: &n})
@@ -171,8 +173,8 @@ func TestColumnsAreTheManuals(t *testing.T) {
 			t.Errorf("%s column %d: want %s %s", p[0], n, p[2], p[3])
 		}
 	}
-	if len(checked) != 18 {
-		t.Errorf("compared %d views, want 18: %v", len(checked), checked)
+	if len(checked) != 20 {
+		t.Errorf("compared %d views, want 20: %v", len(checked), checked)
 	}
 	for name, n := range checked {
 		if v, _ := Lookup(name); len(v.Columns) != n {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"datawatch/internal/base"
 )
@@ -21,6 +22,9 @@ type redoBuffer struct {
 	size     int        // hint for the next segment
 	moved    chan struct{}
 	freed    chan struct{} // closed when bytes, reserved or refusal change, when somebody waits
+
+	stats LogStats // counters
+	waits atomic.Int64
 
 	maxPkg, limit int
 
@@ -98,14 +102,14 @@ func (e *Engine) Reserve(ctx context.Context, lsn base.LSN, bytes int) error {
 	b := &e.buf
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return e.room(ctx, lsn, bytes, b.limit)
+	return e.room(ctx, lsn, bytes, b.limit, &b.stats.Alloc)
 }
 
-// room waits until bytes more fit the buffer below limit, and reserves them.
-// Under buf.mu.
-func (e *Engine) room(ctx context.Context, lsn base.LSN, bytes, limit int) error {
+// room waits until bytes more fit the buffer below limit, and reserves them; it
+// counts that it has to wait. Under buf.mu.
+func (e *Engine) room(ctx context.Context, lsn base.LSN, bytes, limit int, waits *int64) error {
 	b := &e.buf
-	for {
+	for first := true; ; first = false {
 		if b.refusal != nil {
 			return b.refusal
 		}
@@ -115,6 +119,9 @@ func (e *Engine) room(ctx context.Context, lsn base.LSN, bytes, limit int) error
 		if b.bytes == 0 || b.bytes+bytes <= limit {
 			b.reserved++
 			return nil
+		}
+		if first {
+			*waits++
 		}
 		ch := b.waitLocked()
 		b.mu.Unlock()
@@ -147,7 +154,7 @@ func (e *Engine) Part(ctx context.Context, ptx []byte, lsn base.LSN, first bool)
 	if b.maxChain > 0 && size+int64(b.maxPkg) > int64(b.maxChain) {
 		return fmt.Errorf("%w: more than %d bytes of redo (with a local archive there is no limit)", ErrTooLarge, size)
 	}
-	if err := e.room(ctx, lsn, len(ptx), b.partLimit); err != nil {
+	if err := e.room(ctx, lsn, len(ptx), b.partLimit, &b.stats.Parts); err != nil {
 		return err
 	}
 	b.reserved--
@@ -210,6 +217,7 @@ func (b *redoBuffer) add(ptx []byte, lsn base.LSN, open *base.OpenRecord, begin 
 	}
 	s.raw = append(s.raw, ptx...)
 	s.n++
+	b.stats.Requests++
 	s.max, s.chain = lsn, b.chain
 	b.last = lsn
 	b.bytes += len(ptx)
@@ -237,6 +245,7 @@ func (b *redoBuffer) take() *segment {
 	b.segs[n] = nil
 	b.segs = b.segs[:n]
 	b.flying = s
+	b.stats.Taken++
 	b.size = len(s.raw) + len(s.raw)/4
 	return s
 }
@@ -332,10 +341,13 @@ func (e *Engine) Flight() <-chan struct{} {
 // acknowledged (G1). In status Suspend it waits on. Errors: ctx's, ErrClosed,
 // ErrHalted; the outcome of the commit is then unknown.
 func (e *Engine) WaitHardened(ctx context.Context, lsn base.LSN) error {
-	for e.Hardened() < lsn {
+	for first := true; e.Hardened() < lsn; first = false {
 		ch := e.buf.waitFor(lsn)
 		if e.Hardened() >= lsn {
 			return nil
+		}
+		if first {
+			e.buf.waits.Add(1)
 		}
 		select {
 		case <-ch:

@@ -300,6 +300,9 @@ func (h *Header) marshal(b []byte, m LogMark) {
 	le.PutUint32(b[offHeaderSum:], 0)
 }
 
+// Magic is the number that every package begins with.
+func Magic() uint32 { return binary.LittleEndian.Uint32(pkgMagic[:]) }
+
 // IsPackage reports whether b starts like a package; it may still be damaged.
 func IsPackage(b []byte) bool { return len(b) >= 4 && [4]byte(b[:4]) == pkgMagic }
 

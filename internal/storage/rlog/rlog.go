@@ -121,6 +121,7 @@ type Log struct {
 	marks   []mark // between ckpt and end, ascending, at least gap apart
 	end     mark
 	gseq    base.Seq // of the last package, 0 when not known
+	written Written
 }
 
 // Create makes the files of a new log: filled with zeros, so that later writes
@@ -305,9 +306,11 @@ func (l *Log) Append(pkgs ...*redo.Package) error {
 	if !ready {
 		return fmt.Errorf("append: %w", ErrState)
 	}
-	need := int64(0)
+	need, add := int64(0), Written{Packages: int64(len(pkgs))}
 	for _, p := range pkgs {
 		need += roundUp(int64(p.EncodedLen()), sectorSize)
+		add.Bytes += int64(p.EncodedLen())
+		add.PTX += int64(p.NPTX)
 	}
 	switch {
 	case need > l.total:
@@ -350,6 +353,9 @@ func (l *Log) Append(pkgs ...*redo.Package) error {
 	l.marks = append(l.marks, newMarks...)
 	l.end = end
 	l.gseq = pkgs[len(pkgs)-1].GSEQ
+	l.written.Packages += add.Packages
+	l.written.Bytes += add.Bytes
+	l.written.PTX += add.PTX
 	return nil
 }
 

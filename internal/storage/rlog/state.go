@@ -126,6 +126,17 @@ func (l *Log) Info() Info {
 	return i
 }
 
+// Written counts what Append has written since Open: packages, their bytes, and the
+// PTXs in them.
+type Written struct{ Packages, Bytes, PTX int64 }
+
+// Written counts what has been written.
+func (l *Log) Written() Written {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.written
+}
+
 // CheckpointLSN is CKPT_LSN, without the rest of Info.
 func (l *Log) CheckpointLSN() base.LSN {
 	l.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"datawatch/internal/app/tools"
+	"datawatch/internal/sql/views"
 )
 
 func TestSplit(t *testing.T) {
@@ -273,5 +274,14 @@ func TestHelp(t *testing.T) {
 	var out bytes.Buffer
 	if code := Main(context.Background(), []string{"help"}, os.Stdin, &out, &out); code != 0 || !strings.Contains(out.String(), "Exit status") {
 		t.Errorf("exit %d, %s", code, out.String())
+	}
+}
+
+// TestTabKnowsEveryView: Tab completes the names of all views.
+func TestTabKnowsEveryView(t *testing.T) {
+	for _, v := range views.All() {
+		if !slices.Contains(words, v.Name) {
+			t.Errorf("Tab does not know %s", v.Name)
+		}
 	}
 }
