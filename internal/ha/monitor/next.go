@@ -107,9 +107,13 @@ func (m *Monitor) takeoverSteps(v cond.View, g *group, auto bool, say func(strin
 			return
 		}
 	}
+	silent := slices.ContainsFunc(v.Peers, func(p cond.Peer) bool { return !v.Alive(p) })
 	for _, p := range v.Standbys() {
 		if cond.TakeoverForce(v, p).OK() {
-			say("only if the old primary is lost for good: login, then takeover force %s.%s; what %s lacks is lost", g.Name, p.Inst(), p.Inst())
+			if auto && silent { // it knows more than a monitor that has just begun
+				say("look again after DW_ERROR_TIME (%.0f s): the confirm monitor may let a standby take over", v.ErrorTime().Seconds())
+			}
+			say("only if the old primary is lost for good (while its machine runs, tip there shows it): login, then takeover force %s.%s; what %s lacks is lost", g.Name, p.Inst(), p.Inst())
 			return
 		}
 	}

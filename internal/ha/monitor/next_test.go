@@ -99,7 +99,7 @@ func TestTipOfHalfANetwork(t *testing.T) {
 		t.Helper()
 		until(t, want, func() bool {
 			s := strings.Join(m.Tip().Lines, "\n")
-			return strings.Contains(s, "  next: "+want) && strings.Contains(s, "takeover force") == strings.Contains(want, "takeover force")
+			return strings.Contains(s, "  next: "+want) && strings.Contains(s, "takeover force") != strings.HasPrefix(want, "A runs")
 		})
 	}
 	next("A runs, as the watcher of B hears: mend the network of this machine, or ask a monitor on another")
@@ -107,7 +107,14 @@ func TestTipOfHalfANetwork(t *testing.T) {
 		t.Errorf("takeover force: %v", err)
 	}
 	g.change("B", func(s *proto.WatcherStatus) { s.Remotes[0].InstOK = false })
-	next("only if the old primary is lost for good: login, then takeover force GRP1.B")
+	force := "only if the old primary is lost for good (while its machine runs, tip there shows it): login, then takeover force GRP1.B"
+	next(force)
+	if s := strings.Join(m.Tip().Lines, "\n"); strings.Contains(s, "look again after") {
+		t.Errorf("without a confirm monitor\n%s", s)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Monitors = []proto.MonitorInfo{{Confirm: true}} })
+	next(force)
+	next("look again after DW_ERROR_TIME (4 s): the confirm monitor may let a standby take over")
 }
 
 // TestAttachTooEarly: an instance that has not started is not said to be none that
@@ -167,7 +174,7 @@ func TestTipWithoutPrimary(t *testing.T) {
 	}
 	g.change("B", func(s *proto.WatcherStatus) { s.Inst.ValidClaim = false })
 	until(t, "only force is left", func() bool {
-		return strings.Contains(tip(), "next: only if the old primary is lost for good: login, then takeover force GRP1.B; what B lacks is lost")
+		return strings.Contains(tip(), "next: only if the old primary is lost for good (while its machine runs, tip there shows it): login, then takeover force GRP1.B; what B lacks is lost")
 	})
 	if s := tip(); strings.Contains(s, "nothing acknowledged is lost") || !strings.Contains(s, "next: explain GRP1 tells what each database waits for") {
 		t.Fatalf("%s", s)
