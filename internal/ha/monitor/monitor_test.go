@@ -470,7 +470,11 @@ func TestOldDecisionIsNotBegun(t *testing.T) {
 				t.Fatalf("begun: %v", log)
 			}
 			until(t, "the conditions hold again", func() bool { l, _ := m.ChooseTakeover("", true); return len(l) == 1 && l[0].OK })
-			if err := m.Takeover(t.Context(), "", "B", true); err != nil {
+			until(t, "repeated", func() bool { // the links were silent for as long, and are made anew
+				err = m.Takeover(t.Context(), "", "B", true)
+				return base.CodeOf(err, 0) != CodeInstFailed
+			})
+			if err != nil {
 				t.Fatalf("repeated: %v", err)
 			}
 		})

@@ -25,6 +25,8 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 		switch t := m.peerStep(v, g, p); {
 		case t != "":
 			say("%s", t)
+		case v.InstOK(p) && diskFull(p):
+			say("%s", freeSpace(p))
 		case v.InstOK(p) && len(prims) == 1 && detached(prims[0], p):
 			say("attach database %s.%s, if it was detached and shall be recovered", g.Name, p.Inst())
 		}
@@ -38,8 +40,7 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 		say("find out which of %s your applications use; show open info DB shows the history of each", peerNames(prims))
 	case len(prims) == 0:
 		m.takeoverSteps(v, g, v.Auto() && arbiter, say)
-	case diskFull(prims[0]):
-		say("free space on the disk of %s; it opens by itself within seconds", prims[0].Inst())
+	case diskFull(prims[0]): // said above
 	case prims[0].Status.Inst.Status == base.StatusSuspend:
 		say("explain %s.%s tells what it waits for", g.Name, prims[0].Inst())
 	}
@@ -126,10 +127,15 @@ func detached(prim, p cond.Peer) bool {
 	return ok && arch.State != base.ArchValid && p.Status.Inst.Status == base.StatusOpen && prim.Status.RecoverTime[p.Inst()] == detachTime
 }
 
-// diskFull: the primary waits for space, which no watcher can give it.
+// diskFull: the database waits for space, which no watcher can give it.
 func diskFull(p cond.Peer) bool {
 	in := p.Status.Inst
 	return in.Status == base.StatusSuspend && strings.HasPrefix(in.SuspendReason, "disk is full")
+}
+
+// freeSpace is what to do then.
+func freeSpace(p cond.Peer) string {
+	return fmt.Sprintf("free space on the disk of %s; it opens by itself within seconds", p.Inst())
 }
 
 // handled tells whether somebody is about to give group its primary back: a

@@ -60,6 +60,17 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
 	tells("normal", 0)
 
+	g.change("B", func(s *proto.WatcherStatus) {
+		s.Inst.Status, s.Inst.SuspendReason = base.StatusSuspend, "disk is full: write archive file y"
+	})
+	tells("a standby's disk is full", CodeTipAbnormal, "free space on the disk of B; it opens by itself within seconds")
+	r, err := m.CheckOpen("", "B")
+	if want := "its disk has room: disk is full: write archive file y: free space on the disk of B; it opens by itself within seconds"; err != nil || r.OK || r.Code != CodeNoOpen || r.Conds.Why() != want {
+		t.Errorf("check open: %+v, %v, want %q", r, err, want)
+	}
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
+	tells("normal once more", 0)
+
 	g.change("A", func(s *proto.WatcherStatus) {
 		s.Inst.Archives[0].State, s.RecoverTime = base.ArchInvalid, map[string]int{"B": 60}
 	})

@@ -212,6 +212,9 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 	}
 	early := in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo
 	l.Add(!early, "the instance has reached Mount", "it is %s", in.Status)
+	if diskFull(p) {
+		l.Add(false, "its disk has room", "%s: %s", in.SuspendReason, freeSpace(p))
+	}
 	open := in.Status == base.StatusOpen
 	for _, w := range p.Status.Why {
 		l.Add(open && v.State(p) == proto.DWOpen, "the watcher is satisfied", "%s", w)
