@@ -13,8 +13,9 @@ import (
 )
 
 // TestCatchUp: a standby that was away while much redo was made is recovered from
-// the primary's archive (manual 3.1.9). DW_CATCHUP_MB is how much; the times are
-// printed, from the start of its process and from the begin of the recovery.
+// the primary's archive (manual 3.1.9). DW_CATCHUP_MB is how much, DW_CATCHUP_LOG is LOG_SIZE,
+// by default what a new database has; the times are printed, from the start of its process and
+// from the begin of the recovery.
 func TestCatchUp(t *testing.T) {
 	if os.Getenv("DW_CATCHUP_MB") == "" {
 		t.Skip("takes minutes: DW_CATCHUP_MB=1000 has the standby miss so much redo")
@@ -22,7 +23,7 @@ func TestCatchUp(t *testing.T) {
 	want := int64(envInt("DW_CATCHUP_MB", 40)) << 20
 	for _, kind := range []string{"rows of 1 kB, 2,000 in a statement", "single rows of 100 bytes"} {
 		t.Run(kind, func(t *testing.T) {
-			sys := up(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true})
+			sys := up(t, dw.Options{Standbys: 1, Mode: "auto", Monitors: 1, Fast: true, LogSize: envInt("DW_CATCHUP_LOG", 256)})
 			prim := primary(t, sys)
 			sb := standbyOf(sys, prim)
 			mustExec(t, sys, "CREATE TABLE c(id INT PRIMARY KEY, v VARCHAR(2000)); CREATE INDEX cv ON c(v)")

@@ -43,6 +43,7 @@ type Options struct {
 	Wait     string // ARCH_WAIT_APPLY, "0" or "1"; "": its default
 	TLS      string // "" plain text, "cert" or "key": how links are protected
 	Fast     bool   // short error times and small logs, for tests
+	LogSize  int    // LOG_SIZE in MB; 0: 128, with Fast 64
 
 	// Machines puts every database on a machine of its own: one entry for each.
 	// Start then starts a process, by its name, on the machine where it belongs.
@@ -109,6 +110,7 @@ type System struct {
 	// loopback only.
 	Secret string `json:"password,omitempty"`
 
+	logSize    int                                       // Options.LogSize
 	launch     func(process string, cmd *exec.Cmd) error // Options.Start
 	configured func(*System) error
 }
@@ -139,7 +141,7 @@ func newSystem(o Options, bin string) (*System, error) {
 		return nil, usageError{fmt.Errorf("%d machines for %d databases", len(o.Machines), o.Standbys+1)}
 	}
 	s := &System{Version: recordVersion, Dir: dir, Bin: bin, Group: "GRP1", OGUID: uint32(400000 + o.Port),
-		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS, Wait: o.Wait, launch: o.Start, configured: o.Configured}
+		Mode: mode, Monitors: o.Monitors, Fast: o.Fast, TLS: o.TLS, Wait: o.Wait, logSize: o.LogSize, launch: o.Start, configured: o.Configured}
 	if o.Archive == "timely" {
 		s.Archive = "TIMELY"
 	}

@@ -217,7 +217,10 @@ func (s *System) tool(ctx context.Context, name string, args ...string) error {
 
 func (s *System) dminit(ctx context.Context, d Database) error {
 	logSize := 128 // MB
-	if s.Fast {
+	switch {
+	case s.logSize > 0:
+		logSize = s.logSize
+	case s.Fast:
 		logSize = 64
 	}
 	err := s.tool(ctx, "dminit", "PATH="+filepath.Dir(s.dbDir(d)), "DB_NAME=DAMENG",

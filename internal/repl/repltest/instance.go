@@ -218,6 +218,11 @@ func Package(pos base.Position, openID uint64, src base.Magic, rec *base.OpenRec
 	return p
 }
 
+// LogForeign logs and replays at once.
+func (e *Engine) LogForeign(ctx context.Context, pkgs []*redo.Package) (wait func() error, err error) {
+	return func() error { return nil }, e.AppendForeign(ctx, pkgs)
+}
+
 // AppendForeign checks G5 once more and appends.
 func (e *Engine) AppendForeign(ctx context.Context, pkgs []*redo.Package) error {
 	e.mu.Lock()

@@ -300,11 +300,11 @@ func (r *Receiver) Info() Info {
 	e := r.cfg.Engine
 	i := Info{
 		Stand: r.standTail().pos, Keep: r.keepTail().pos, HasKeep: r.kept != nil,
-		Apply: e.LogEnd(), Replay: e.Replayed(), NTask: len(r.queue) + len(r.inflight), TaskMem: r.mem,
+		Apply: e.LogEnd(), Replay: e.Replayed(), NTask: len(r.queue) + r.beingApplied(), TaskMem: r.mem,
 		Claim: r.claim, Primary: r.stats.Primary, Frozen: r.frozen, Failed: r.failed,
 	}
 	if len(r.inflight) > 0 {
-		i.Since = r.since
+		i.Since = r.inflight[0].start
 	}
 	return i
 }
@@ -330,10 +330,14 @@ func (r *Receiver) Tasks() []Task {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []Task
-	for _, l := range [][]*item{r.inflight, r.queue} {
-		for _, it := range l {
+	add := func(items []*item) {
+		for _, it := range items {
 			out = append(out, Task{it.kind, it.pkg.Header})
 		}
 	}
+	for _, b := range r.inflight {
+		add(b.items)
+	}
+	add(r.queue)
 	return out
 }

@@ -20,13 +20,13 @@ type slowDisk struct {
 	rate int64 // bytes per second
 }
 
-func (s slowDisk) AppendForeign(ctx context.Context, pkgs []*redo.Package) error {
+func (s slowDisk) LogForeign(ctx context.Context, pkgs []*redo.Package) (func() error, error) {
 	n := int64(0)
 	for _, p := range pkgs {
 		n += int64(p.EncodedLen())
 	}
 	time.Sleep(s.sync + time.Duration(n)*time.Second/time.Duration(s.rate))
-	return s.Engine.AppendForeign(ctx, pkgs)
+	return s.Engine.LogForeign(ctx, pkgs)
 }
 
 // TestSlowDisk: a primary that sends faster than the standby's disk writes is slowed

@@ -50,9 +50,10 @@ type Engine interface {
 	// may see.
 	LogEnd() base.Position
 	Replayed() base.Position
-	// AppendForeign logs (one sync), archives and replays packages that
-	// continue LogEnd. After an error nothing more may be appended.
-	AppendForeign(ctx context.Context, pkgs []*redo.Package) error
+	// LogForeign logs (one sync) packages that continue LogEnd, and returns how
+	// to wait until they are archived and replayed, which happens while the next
+	// may be logged. After an error nothing more may be logged.
+	LogForeign(ctx context.Context, pkgs []*redo.Package) (wait func() error, err error)
 }
 
 // Config of a Receiver.
@@ -88,11 +89,11 @@ type Receiver struct {
 	mu        sync.Mutex
 	kept      *item
 	queue     []*item
-	inflight  []*item // in AppendForeign
-	mem       int64   // bytes of queue and inflight
-	last      *item   // newest item queued, while it is not superseded by the engine's own state
-	released  *item   // newest item ever released: a repetition of it is acknowledged again
-	since     time.Time
+	inflight  []*batch      // being logged or replayed, oldest first
+	mem       int64         // bytes of queue and inflight
+	last      *item         // newest item queued, while it is not superseded by the engine's own state
+	released  *item         // newest item ever released: a repetition of it is acknowledged again
+	logged    base.Seq      // newest package that LogForeign took
 	held      []func(error) // acknowledgements waiting for room in the queue
 	waiters   []waiter
 	frozen    bool
@@ -128,8 +129,9 @@ type tail struct {
 }
 
 type waiter struct {
-	seq base.Seq // run when replayed this far
-	fn  func(error)
+	seq    base.Seq // run when replayed this far
+	logged bool     // or when logged
+	fn     func(error)
 }
 
 // Claim is what a primary told this incarnation about its archive to us.
@@ -343,7 +345,10 @@ func (r *Receiver) accept(from string, h mal.RedoHeader, pkgs []*redo.Package, s
 		r.push(it)
 	}
 	switch {
-	case h.Kind == mal.KindRecover || h.Flags&mal.FlagWaitApply != 0:
+	case h.Kind == mal.KindRecover:
+		r.await(waiter{t.pos.Seq, true, r.answer(pkgs, start, done)})
+		return false, nil
+	case h.Flags&mal.FlagWaitApply != 0:
 		r.whenReplayed(t.pos.Seq, r.answer(pkgs, start, done))
 		return false, nil
 	case r.full():
@@ -396,6 +401,11 @@ func (r *Receiver) kick() {
 	if r.gathering && !r.urgent() {
 		return
 	}
+	r.rouse()
+}
+
+// rouse wakes applyLoop.
+func (r *Receiver) rouse() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -404,7 +414,7 @@ func (r *Receiver) kick() {
 
 func (r *Receiver) full() bool {
 	return r.cfg.BufBytes > 0 && r.mem > r.cfg.BufBytes ||
-		r.cfg.BufNum > 0 && len(r.queue)+len(r.inflight) > r.cfg.BufNum
+		r.cfg.BufNum > 0 && len(r.queue)+r.beingApplied() > r.cfg.BufNum
 }
 
 func (r *Receiver) ack() mal.Ack {
@@ -418,8 +428,10 @@ func (r *Receiver) ack() mal.Ack {
 
 // whenReplayed runs fn, later and without the lock, when package seq has been
 // logged and replayed.
-func (r *Receiver) whenReplayed(seq base.Seq, fn func(error)) {
-	r.waiters = append(r.waiters, waiter{seq, fn})
+func (r *Receiver) whenReplayed(seq base.Seq, fn func(error)) { r.await(waiter{seq: seq, fn: fn}) }
+
+func (r *Receiver) await(w waiter) {
+	r.waiters = append(r.waiters, w)
 	r.kick()
 }
 

@@ -78,7 +78,8 @@ func (r *Receiver) received(n int, pkgs []*redo.Package, start time.Time) {
 }
 
 // applied counts a batch; its time is shared out among its packages.
-func (r *Receiver) applied(batch []*item, size int64, start time.Time) {
+func (r *Receiver) applied(b *batch) {
+	batch, size, start := b.items, b.size, b.start
 	d := r.cfg.Clock.Now().Sub(start)
 	each := d / time.Duration(len(batch))
 	s := &r.stats
@@ -112,7 +113,7 @@ func (r *Receiver) Stats() Stats {
 	s.RecentWaitTime = r.waitRing.sumT
 	s.TaskMem = r.mem
 	if len(r.inflight) > 0 {
-		s.TaskStart = r.since
+		s.TaskStart = r.inflight[0].start
 	}
 	return s
 }

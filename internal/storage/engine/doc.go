@@ -78,7 +78,7 @@ type Config struct {
 	OnHalt             func(error)   // called once, on its own goroutine
 	MaxPackage         int           // bytes of redo in one package; 0: 4 MiB, and at most a quarter of the log
 	RedoBuffer         int           // bytes of redo waiting for the flusher before writers wait; 0: 32 MiB
-	DirtyBytes         int64         // page versions that trigger a checkpoint; 0: 64 MiB
+	DirtyBytes         int64         // page versions that trigger a checkpoint; 0: 128 MiB
 	RetryInterval      time.Duration // between attempts on a full disk; 0: 1 s
 	// PartBytes of redo are the most that a transaction has in one piece; 0: 1 MiB,
 	// and at most MaxPackage. SpillBytes and VersionBytes bound memory for pages
@@ -112,7 +112,7 @@ func (c Config) withDefaults() Config {
 		c.RedoBuffer = 32 << 20
 	}
 	if c.DirtyBytes == 0 {
-		c.DirtyBytes = 64 << 20
+		c.DirtyBytes = 128 << 20
 	}
 	if c.PartBytes == 0 {
 		c.PartBytes = pagestore.DefaultPart

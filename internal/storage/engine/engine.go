@@ -39,7 +39,7 @@ type Engine struct {
 
 	opMu clock.Mutex // one administrative operation at a time
 	cmu  clock.Mutex // one checkpoint at a time
-	fmu  clock.Mutex // one AppendForeign at a time
+	fmu  clock.Mutex // one LogForeign at a time
 
 	mu        sync.Mutex
 	ctl       ctl.Control
@@ -61,6 +61,7 @@ type Engine struct {
 	hardLSEQ  base.Seq
 	chain     chain         // open at hard
 	ckptChain base.Seq      // GSEQ where the chain begins that the log's checkpoint is in; 0: none
+	replaying *replaying    // packages of another database beyond hard; nil: none
 	held      base.Seq      // what the archive was told to keep
 	changed   chan struct{} // closed at the next change
 	callbacks []func()
@@ -467,7 +468,7 @@ func (e *Engine) Abort() {
 func (e *Engine) shutdown() {
 	e.setStatus(func() { e.status, e.running = base.StatusShutdown, false })
 	e.stop()
-	e.fmu.Lock() // an AppendForeign under way sees the stop
+	e.fmu.Lock() // a LogForeign under way sees the stop
 	defer e.fmu.Unlock()
 	e.wg.Wait()
 }

@@ -134,7 +134,11 @@ func (e *Engine) advance(p *pending, ship Shipper) error {
 		begun = e.times.passed(p.stage, begun, e.cfg.Clock.Now())
 	}
 	pos := p.pkg.Pos()
-	e.setHardened(p.pkg, e.chainAfter(p.pkg, p.seg.chain))
+	opens := 0
+	if p.seg.open != nil {
+		opens = 1
+	}
+	e.setHardened(p.pkg, e.chainAfter(p.pkg, p.seg.chain), opens)
 	e.buf.landed()
 	ship.Hardened(pos)
 	e.wantCheckpoint()
@@ -198,9 +202,9 @@ func (e *Engine) chainAfter(p *redo.Package, first base.LSN) chain {
 }
 
 // setHardened moves what readers see, the end of package p, and the lineage with
-// it. Of a large transaction open there, c, the changes are no versions yet, so
+// it: the next opens of the logged open records. Of a large transaction open there, c, the changes are no versions yet, so
 // readers see the state before it (G6).
-func (e *Engine) setHardened(p *redo.Package, c chain) {
+func (e *Engine) setHardened(p *redo.Package, c chain, opens int) {
 	pos := p.Pos()
 	e.mu.Lock()
 	more := e.store.Harden(pos.LSN)
@@ -209,15 +213,14 @@ func (e *Engine) setHardened(p *redo.Package, c chain) {
 		e.chain = c
 		e.holdArchive()
 	}
-	for _, r := range e.logged {
+	for _, r := range e.logged[:opens] {
 		e.lineage = e.lineage.Append(r)
 	}
-	opened := len(e.logged) > 0
-	e.logged = nil
+	e.logged = e.logged[opens:]
 	e.mu.Unlock()
 	e.hardened.Store(uint64(pos.LSN))
 	e.hardAt.Store(e.cfg.Clock.Now().UnixNano())
-	if opened {
+	if opens > 0 {
 		e.notify()
 	}
 	if more { // after a large transaction: the checkpointer has time for it

@@ -143,17 +143,23 @@ func TestParallelReplay(t *testing.T) {
 		})
 	}
 	rnd := rand.New(rand.NewPCG(3, 4))
+	before := func() error { return nil }
 	for rest := pkgs; len(rest) > 0; {
 		n := min(1+rnd.IntN(8), len(rest))
-		if err := e.AppendForeign(t.Context(), rest[:n]); err != nil {
+		wait, err := e.LogForeign(t.Context(), rest[:n])
+		if err := errors.Join(err, before()); err != nil {
 			t.Fatal(err)
 		}
+		before = wait
 		if rest = rest[n:]; rnd.IntN(4) == 0 {
 			if err := e.Checkpoint(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		runtime.Gosched()
+	}
+	if err := before(); err != nil {
+		t.Fatal(err)
 	}
 	close(stop)
 	wg.Wait()
@@ -162,13 +168,16 @@ func TestParallelReplay(t *testing.T) {
 }
 
 // TestStandbyPowerCuts cuts the power of a standby around every change of its
-// disk; what it had taken is there, the rest continues it.
+// disk, also while it replays one batch and logs the next; what it had logged is
+// there, the rest continues it.
 func TestStandbyPowerCuts(t *testing.T) {
 	d, pkgs := primaryPackages(t, 120)
 	e, fs := newStandby(t)
 	var failed error
 	n := 0
-	cutter(fs, rand.New(rand.NewPCG(5, 6)), *cuts/4, e.Hardened, func(c cut) {
+	var logged atomic.Uint64 // what a primary would be told is in the log
+	acked := func() base.LSN { return base.LSN(logged.Load()) }
+	cutter(fs, rand.New(rand.NewPCG(5, 6)), *cuts/4, acked, func(c cut) {
 		if n++; failed != nil {
 			return
 		}
@@ -202,15 +211,26 @@ func TestStandbyPowerCuts(t *testing.T) {
 			failed = fmt.Errorf("cut %d (%s): %w", n, c.op, failed)
 		}
 	})
+	before := func() error { return nil }
 	for i := 0; i < len(pkgs) && failed == nil; i += 3 {
-		if err := e.AppendForeign(t.Context(), pkgs[i:min(i+3, len(pkgs))]); err != nil {
+		n := min(i+3, len(pkgs))
+		wait, err := e.LogForeign(t.Context(), pkgs[i:n])
+		if err != nil {
 			t.Fatal(err)
 		}
+		logged.Store(uint64(pkgs[n-1].MaxLSN))
+		if err := before(); err != nil {
+			t.Fatal(err)
+		}
+		before = wait
 		if i%30 == 0 {
 			if err := e.Checkpoint(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
+	}
+	if err := before(); err != nil {
+		t.Fatal(err)
 	}
 	fs.SetHook(nil)
 	if failed != nil {
@@ -261,6 +281,60 @@ func TestStandbyArchiveFull(t *testing.T) {
 	}
 	if why := e.ArchiveFull(); why != "" || e.Status() != base.StatusOpen {
 		t.Errorf("with room again: %q, %v", why, e.Status())
+	}
+	samePages(t, d.e, e)
+}
+
+// TestLogWhileReplaying: packages are logged while those before them wait for
+// room in the archive, and only where they continue what is logged (G5); nobody
+// sees them, nor their open record, before they are replayed in order (G6), and
+// until then the database neither goes to Mount nor changes its mode.
+func TestLogWhileReplaying(t *testing.T) {
+	d, pkgs := primaryPackages(t, 30)
+	e, fs := newStandby(t)
+	heal := fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+	one, err := e.LogForeign(t.Context(), pkgs[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := e.LogForeign(t.Context(), pkgs[2:5])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range [][]*redo.Package{pkgs[2:3], pkgs[6:7]} {
+		if _, err := e.LogForeign(t.Context(), wrong); !errors.Is(err, ErrPosition) {
+			t.Errorf("G5: package %d after %v: %v", wrong[0].GSEQ, e.Positions().File, err)
+		}
+	}
+	pos, lineage := e.State()
+	hard, seen := e.HardState()
+	if pos.File != pkgs[4].Pos() || pos.Replay != (base.Position{}) || hard != pos.Replay || e.Hardened() != 0 {
+		t.Errorf("G6: logged and not replayed: %+v, hardened %v", pos, hard)
+	}
+	if lineage.Last().ID != 1 || seen.Last().ID != 0 {
+		t.Errorf("lineage of the log %v, of what is replayed %v", lineage, seen)
+	}
+	await(t, e, "suspended", func() bool { return e.Status() == base.StatusSuspend })
+	if err := e.OpenDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.MountDatabase(short); err == nil || e.Status() == base.StatusMount {
+		t.Errorf("to Mount with packages not replayed: %v", err)
+	}
+	heal()
+	if err := errors.Join(two(), one()); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Positions().Replay; got != pkgs[4].Pos() {
+		t.Errorf("replayed up to %v", got)
+	}
+	if err := e.AppendForeign(t.Context(), pkgs[5:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, seen := e.HardState(); seen.Last().ID != 1 {
+		t.Errorf("lineage %v", seen)
 	}
 	samePages(t, d.e, e)
 }

@@ -125,17 +125,22 @@ func (e *Engine) SetMode(ctx context.Context, m base.Mode) error {
 	if r := e.Rejoining(); r != nil && m != base.ModeStandby {
 		return fmt.Errorf("set mode %v: the database rejoined its group and has to replay up to %v of %s first, it is at %v: %w", m, r.Whole, r.Primary, e.Positions().File, ErrStatus)
 	}
-	return e.inMount(fmt.Sprintf("set mode %v", m), func(c *ctl.Control) { c.Mode = m })
+	return e.inMount(ctx, fmt.Sprintf("set mode %v", m), func(c *ctl.Control) { c.Mode = m })
 }
 
 // SetOGUID changes the group, in status Mount only.
 func (e *Engine) SetOGUID(oguid uint32) error {
-	return e.inMount("set OGUID", func(c *ctl.Control) { c.OGUID = oguid })
+	return e.inMount(context.Background(), "set OGUID", func(c *ctl.Control) { c.OGUID = oguid })
 }
 
-func (e *Engine) inMount(what string, change func(*ctl.Control)) error {
+func (e *Engine) inMount(ctx context.Context, what string, change func(*ctl.Control)) error {
 	e.opMu.Lock()
 	defer e.opMu.Unlock()
+	e.fmu.Lock() // packages of another database are replayed before its mode changes, and an open record follows
+	defer e.fmu.Unlock()
+	if err := e.awaitReplay(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	if st := e.Status(); st != base.StatusMount {
 		return fmt.Errorf("%s: status is %v, not Mount: %w", what, st, ErrStatus)
 	}
@@ -326,8 +331,11 @@ func (e *Engine) MountDatabase(ctx context.Context) error {
 		e.mu.Unlock()
 		return fmt.Errorf("mount database: %w", err)
 	}
-	e.fmu.Lock() // an AppendForeign under way ends first
+	e.fmu.Lock() // packages of another database are replayed first
 	defer e.fmu.Unlock()
+	if err := e.awaitReplay(ctx); err != nil {
+		return fmt.Errorf("mount database: %w", err)
+	}
 	e.setStatus(func() {
 		// Suspended meanwhile, perhaps Open again since: commits have been let in.
 		if e.status == base.StatusOpen && e.suspends == gen {

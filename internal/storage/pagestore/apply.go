@@ -102,12 +102,8 @@ func (s *Store) Apply(ptx redo.PTX) error {
 		}
 	}
 	s.advance(state{ptx.LSN, np})
-	over := s.nMem > s.maxMem
 	s.mu.Unlock()
-	if over {
-		s.relieve()
-	}
-	return nil
+	return s.relieved(nil)
 }
 
 // installKept is for a page that the file has in a state which a later PTX of the
@@ -127,15 +123,26 @@ func (s *Store) topPin() base.LSN {
 	return 0
 }
 
-// relieved relieves memory, if it must be, after an Apply without error.
+// relieved relieves memory, if it must be, after an Apply without error. When most
+// of it is pages that the data file lacks, and a checkpoint is writing them, it waits
+// for that: the spill file would cost a write and a read more for each.
 func (s *Store) relieved(err error) error {
-	s.mu.Lock()
-	over := s.nMem > s.maxMem
-	s.mu.Unlock()
-	if err == nil && over {
-		s.relieve()
+	if err != nil {
+		return err
 	}
-	return err
+	for {
+		s.mu.Lock()
+		over, turn, dirty := s.nMem > s.maxMem, s.turn, s.nDirty > s.maxMem/2
+		s.mu.Unlock()
+		switch {
+		case !over:
+			return nil
+		case turn == nil || !dirty:
+			s.relieve()
+			return nil
+		}
+		<-turn
+	}
 }
 
 // Known reports, as an error, a record that Apply would refuse whatever the

@@ -25,10 +25,10 @@ type Batch struct {
 type batchPTX struct {
 	redo.PTX
 	from, to int
-	size     uint32 // of the file as the PTX says; 0: it says nothing
-	// single: it is no change that can be taken together with others, because it
-	// is a part of a large transaction or names sizes in an unusual way.
-	single bool
+	size     uint32   // of the file as the PTX says; 0: it says nothing
+	high     uint32   // highest page changed
+	at       base.LSN // that its pages get: its own, or that of the last part of its transaction
+	single   bool     // it names sizes in an unusual way: not to be taken together with others
 }
 
 // batchRec is a physical record.
@@ -49,8 +49,8 @@ func (b *Batch) Len() int { return len(b.ptxs) }
 // calls logical for its logical records. What ApplyBatch would refuse whatever
 // the pages hold is an error; then the batch is of no use any more.
 func (b *Batch) Add(t redo.PTX, logical func(redo.Record) error) error {
-	x := batchPTX{PTX: t, from: len(b.recs), single: t.Kind != redo.KindCommit}
-	sizes, high := 0, uint32(0)
+	x := batchPTX{PTX: t, from: len(b.recs), at: t.LSN}
+	sizes := 0
 	for rec, err := range t.Records() {
 		if err == nil {
 			err = b.s.Known(rec)
@@ -66,9 +66,9 @@ func (b *Batch) Add(t redo.PTX, logical func(redo.Record) error) error {
 		case redo.RecResize:
 			sizes++
 			x.size = rec.NPages
-			x.single = x.single || sizes > 1 || high > rec.NPages || rec.NPages == 0
+			x.single = x.single || sizes > 1 || x.high > rec.NPages || rec.NPages == 0
 		case redo.RecPhysical:
-			high = max(high, rec.Addr.Page)
+			x.high = max(x.high, rec.Addr.Page)
 			if !x.single {
 				b.recs = append(b.recs, batchRec{page: rec.Addr.Page, ptx: int32(len(b.ptxs)), ranges: rec.Ranges})
 			}
@@ -149,21 +149,54 @@ func (s *Store) applyRun(b *Batch, todo []batchPTX) (n int, err error) {
 	return n, s.relieved(nil)
 }
 
+// together returns how many of the first PTXs become visible together: one, or
+// all parts of a large transaction, whose pages get the LSN of the last of them. 0:
+// they have to be applied one by one, because parts are missing, the file becomes
+// shorter, or more than limit pages may be changed at once, which could need more memory
+// than there is. np is the size of the file before them, and after them.
+func together(todo []batchPTX, np uint32, limit int) (int, uint32) {
+	pages := 0
+	for n := range todo {
+		t := &todo[n]
+		switch {
+		case t.single || t.size != 0 && t.size < np,
+			n == 0 && t.Kind != redo.KindCommit && t.Kind != redo.KindFirst,
+			n > 0 && (t.Kind != redo.KindNext && t.Kind != redo.KindLast || t.LSN != todo[n-1].LSN+1):
+			return 0, np
+		}
+		if pages += t.to - t.from; n > 0 && pages > limit {
+			return 0, np
+		}
+		// During crash recovery the file may already be as short as a later PTX
+		// makes it; a published PTX that grows the file says so itself.
+		if t.size != 0 {
+			np = t.size
+		}
+		np = max(np, t.high)
+		if t.Kind == redo.KindCommit || t.Kind == redo.KindLast {
+			for i := range n {
+				todo[i].at = t.LSN
+			}
+			return n + 1, np
+		}
+	}
+	return 0, np
+}
+
 // collect groups the records of the longest run by page. np is the size of the
 // file before it, and after it.
 func (r *run) collect(b *Batch, todo []batchPTX, np uint32, limit int) (int, uint32) {
 	if r.at == nil {
 		r.at = map[uint32]int32{}
 	}
-	for n := range todo {
-		t := &todo[n]
-		if t.single || t.size != 0 && t.size < np || len(r.pages) >= limit {
-			return n, np
+	done := 0
+	for done < len(todo) && len(r.pages) < limit {
+		n, after := together(todo[done:], np, limit-len(r.pages))
+		if n == 0 {
+			break
 		}
-		high := uint32(0)
-		for i := t.from; i < t.to; i++ {
+		for i := todo[done].from; i < todo[done+n-1].to; i++ {
 			p := b.recs[i].page
-			high = max(high, p)
 			if k, ok := r.at[p]; ok {
 				b.recs[r.pages[k].last].next = int32(i)
 				r.pages[k].last = int32(i)
@@ -172,14 +205,9 @@ func (r *run) collect(b *Batch, todo []batchPTX, np uint32, limit int) (int, uin
 			r.at[p] = int32(len(r.pages))
 			r.pages = append(r.pages, batchPage{page: p, beyond: p > np, first: int32(i), last: int32(i)})
 		}
-		// During crash recovery the file may already be as short as a later PTX
-		// makes it; a published PTX that grows the file says so itself.
-		if t.size != 0 {
-			np = t.size
-		}
-		np = max(np, high)
+		done, np = done+n, after
 	}
-	return len(todo), np
+	return done, np
 }
 
 func (r *run) reset() {
@@ -232,12 +260,12 @@ func (s *Store) makePage(w *batchPage, b *Batch, size uint32, hard, top base.LSN
 		rec, t := &b.recs[i], &b.ptxs[b.recs[i].ptx]
 		if w.data == nil {
 			var err error
-			if w.applied, err = s.base(w.page, w.beyond, size, t.LSN, hard, top); err != nil {
+			if w.applied, err = s.base(w.page, w.beyond, size, t.at, hard, top); err != nil {
 				return fmt.Errorf("apply LSN %d: %w", t.LSN, err)
 			}
 			own = w.keep == 0
 		}
-		if w.keep < t.LSN {
+		if w.keep < t.at {
 			if !own {
 				data := s.getBuf()
 				clear(data[copy(data, w.data):])
@@ -246,7 +274,7 @@ func (s *Store) makePage(w *batchPage, b *Batch, size uint32, hard, top base.LSN
 			if err := (redo.Record{Type: redo.RecPhysical, Addr: redo.Addr{Tablespace: s.opt.Tablespace, File: s.opt.File, Page: w.page}, Ranges: rec.ranges}).ApplyTo(w.data); err != nil {
 				return fmt.Errorf("apply LSN %d to page %d: %w", t.LSN, w.page, err)
 			}
-			w.lsn, w.node = t.LSN, t.Node
+			w.lsn, w.node = t.at, t.Node
 		}
 		if rec.next == 0 {
 			break

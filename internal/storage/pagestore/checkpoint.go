@@ -27,8 +27,10 @@ func (s *Store) Checkpoint(ctx context.Context, upTo base.LSN) (base.LSN, error)
 		return done, nil
 	}
 	h := s.pin(s.hard)
+	s.turn = make(chan struct{})
 	s.mu.Unlock()
 	defer s.release(h)
+	defer s.nextTurn(true)
 	defer func() { s.dw.buf = nil }()
 
 	if err := s.cutFile(ctx, h.state); err != nil {
@@ -42,6 +44,7 @@ func (s *Store) Checkpoint(ctx context.Context, upTo base.LSN) (base.LSN, error)
 		if from, err = s.writeBatch(h.state, from); err != nil {
 			return 0, fmt.Errorf("checkpoint at LSN %d: %w", h.lsn, err)
 		}
+		s.nextTurn(false)
 	}
 	// The file is exactly as long as the database was: recovery takes its size
 	// from there until the log says otherwise.
@@ -59,6 +62,16 @@ func (s *Store) Checkpoint(ctx context.Context, upTo base.LSN) (base.LSN, error)
 	s.ckpt = h.lsn
 	s.mu.Unlock()
 	return h.lsn, nil
+}
+
+// nextTurn lets those go on that wait for the checkpoint to free memory.
+func (s *Store) nextTurn(last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.turn)
+	if s.turn = nil; !last {
+		s.turn = make(chan struct{})
+	}
 }
 
 type write struct {

@@ -88,6 +88,7 @@ type Store struct {
 	nDirty    int
 	sweep     uint32 // where relieve goes on
 	ckpt      base.LSN
+	turn      chan struct{} // closed after the next batch of the checkpoint that runs, and at its end; nil: none runs
 
 	pmu  sync.Mutex
 	pool [][]byte
