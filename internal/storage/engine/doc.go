@@ -11,7 +11,7 @@
 //   - G2, with pagestore: what readers see moves only by hardened packages;
 //   - G4: checkpoints go to hardened LSNs, and the log is freed only after the
 //     data file, the archive and the control file are synced;
-//   - G5: AppendForeign checks position and lineage before anything changes;
+//   - G5: LogForeign checks position and lineage before anything changes;
 //   - G6, with pagestore: visible states are ends of packages;
 //   - G9: Open recovers everything acknowledged or names the damaged file.
 //

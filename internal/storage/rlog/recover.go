@@ -24,6 +24,14 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 	if ready || l.files == nil {
 		return fmt.Errorf("recover: %w", ErrState)
 	}
+	// The checkpoint may have been found in the system's cache only: the log before
+	// it must not be written over before it is on disk (G4, G9).
+	if err := l.twin.Rewrite(l.hfile, l.static.marshal()); err != nil {
+		return fmt.Errorf("write header of online log %s: %w", l.paths[0], err)
+	}
+	if err := l.hfile.Sync(); err != nil {
+		return fmt.Errorf("sync header of online log %s: %w", l.paths[0], err)
+	}
 	// After a killed process the newest packages may be in the system's cache only.
 	// That does not save those whose sync has failed: see rewrite.
 	for i, f := range l.files {

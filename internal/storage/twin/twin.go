@@ -73,6 +73,20 @@ func (h *Header) Write(f vfs.File, payload []byte) error {
 	return err
 }
 
+// Rewrite writes the newest copy, whose payload is given, where it is once more;
+// the caller syncs the file. When the sync after its Write has failed, the copy may
+// be in the system's cache only, which calls it written although it may not be on
+// disk. What is torn now is not the copy before it.
+func (h *Header) Rewrite(f vfs.File, payload []byte) error {
+	if len(payload) > MaxPayload {
+		return fmt.Errorf("header payload of %d bytes, at most %d", len(payload), MaxPayload)
+	}
+	var b [copySize]byte
+	encode(b[:], h.kind, h.gen, payload)
+	_, err := f.WriteAt(b[:], at(h.gen))
+	return err
+}
+
 // Done tells that what Write wrote has been synced.
 func (h *Header) Done() {
 	if h.gen == 0 {
