@@ -19,6 +19,8 @@ import (
 	"testing/cryptotest"
 	"testing/synctest"
 	"time"
+
+	"datawatch/internal/ha/walktest"
 )
 
 // seedsInTest are what `go test` lives through; `make test` asks for 200, which
@@ -56,14 +58,14 @@ var traced = os.Getenv("DW_CLUSTER_TRACE") != ""
 // DW_CLUSTER_SEEDS says how many are run, DW_CLUSTER_FILE is a file that
 // remembers where to go on (make sim, make chaos).
 func TestSeeds(t *testing.T) {
-	count, first := uint64(seedsInTest), uint64(1)
+	count := uint64(seedsInTest)
 	number(t, "DW_CLUSTER_SEEDS", &count)
 	file := os.Getenv("DW_CLUSTER_FILE")
-	if b, err := os.ReadFile(file); file != "" && err == nil {
-		if first, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
+	progress, err := walktest.Begin(file)
+	if err != nil {
+		t.Fatal(err)
 	}
+	first := progress.Next()
 	one := os.Getenv("DW_CLUSTER_SEED") != ""
 	if one {
 		number(t, "DW_CLUSTER_SEED", &first)
@@ -88,6 +90,11 @@ func TestSeeds(t *testing.T) {
 		total.Primaries += r.Primaries
 		if n%1000 == 0 {
 			fmt.Printf("%d lives of clusters\n", n)
+		}
+		if !one {
+			if err := progress.Done(r.Seed); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	if bad != nil {
@@ -115,7 +122,7 @@ func TestSeeds(t *testing.T) {
 		}
 	}
 	if file != "" {
-		if err := os.WriteFile(file, []byte(fmt.Sprintln(first+count)), 0o644); err != nil {
+		if err := progress.End(); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Printf("%d lives of clusters done in all, the last %d now, no violation\n", first+count-1, count)

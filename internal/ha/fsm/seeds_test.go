@@ -19,6 +19,7 @@ import (
 	"datawatch/internal/ha/confirm"
 	"datawatch/internal/ha/fsm"
 	"datawatch/internal/ha/proto"
+	"datawatch/internal/ha/walktest"
 )
 
 // A seed is one life of a group in virtual time: its configuration, faults of
@@ -41,7 +42,7 @@ func TestSeeds(t *testing.T) {
 		life(t, seed)
 		return
 	}
-	count, first := uint64(seedsInTest), uint64(1)
+	count := uint64(seedsInTest)
 	if s := os.Getenv("DW_SIM_SEEDS"); s != "" {
 		var err error
 		if count, err = strconv.ParseUint(s, 10, 64); err != nil {
@@ -49,11 +50,11 @@ func TestSeeds(t *testing.T) {
 		}
 	}
 	file := os.Getenv("DW_SIM_FILE")
-	if b, err := os.ReadFile(file); file != "" && err == nil {
-		if first, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
+	progress, err := walktest.Begin(file)
+	if err != nil {
+		t.Fatal(err)
 	}
+	first := progress.Next()
 	defer debug.SetGCPercent(debug.SetGCPercent(1600)) // a life is small and makes much garbage
 	var next atomic.Uint64
 	next.Store(first)
@@ -74,6 +75,9 @@ func TestSeeds(t *testing.T) {
 				for i, n := range w.did {
 					did[i].Add(int64(n))
 				}
+				if err := progress.Done(seed); err != nil {
+					t.Error(err)
+				}
 				if done := seed - first + 1; done%5000 == 0 {
 					fmt.Printf("%d seeds done\n", first+done-1)
 				}
@@ -93,7 +97,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("seeds %d to %d:%s", first, first+count-1, strings.TrimSuffix(b.String(), ","))
 	if file != "" {
-		if err := os.WriteFile(file, []byte(fmt.Sprintln(first+count)), 0o644); err != nil {
+		if err := progress.End(); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Printf("%d seeds done in all, the last %d now, no violation\n", first+count-1, count)

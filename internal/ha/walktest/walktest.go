@@ -1,4 +1,5 @@
-// Package walktest runs the random walks of the decision packages in their tests.
+// Package walktest runs the random walks of the decision packages in their tests, and
+// remembers how far the seeds of simulations have got.
 // It keeps none of G1-G9 itself; what a walk checks is left to its caller.
 package walktest
 
