@@ -19,6 +19,9 @@ func logPkgRow(p engine.LogPackage, m base.Mode) views.LogPkgRow {
 	r := views.LogPkgRow{PkgLen: int64(p.HeaderLen) + int64(p.DataLen), DataOff: int64(p.RawLen), HdrSize: int(p.HeaderLen), Magic: int64(redo.Magic()),
 		DBMagic: p.DBMagic, NDSC: int(p.NNodes), DSCSeqno: int(p.Node), Type: p.Kind, LSeqno: p.LSEQ, GSeqno: p.GSEQ, MinLSN: p.MinLSN, MaxLSN: p.MaxLSN,
 		PrevLSN: p.PrevLSN, NFixed: int64(p.NPTX) + int64(p.Reserved), NFilled: int64(p.NPTX)}
+	if p.Flags&redo.FlagS2 != 0 {
+		r.CmprLen, r.EncCmpr = ptr(int64(p.DataLen)), 2
+	}
 	if m == base.ModePrimary {
 		r.FromPrimary = 1
 	}

@@ -273,8 +273,8 @@ func TestLogPackageViews(t *testing.T) {
 	if r, n := row(t, p.b, "V$RLOG_PKG"); n != 0 {
 		t.Errorf("on the standby: %v", r)
 	}
-	x := engine.LogPackage{Full: true, Kind: engine.PackageOpen, Reserved: 2, Header: redo.Header{HeaderLen: 128, RawLen: 900, DataLen: 900, NPTX: 5}}
-	if r := logPkgRow(x, base.ModeNormal); r.Stat != 2 || r.Type != 1 || r.NFixed != 7 || r.NFilled != 5 || r.PkgLen != 1028 || r.DataOff != 900 || r.FromPrimary != 0 {
+	x := engine.LogPackage{Full: true, Kind: engine.PackageOpen, Reserved: 2, Header: redo.Header{Flags: redo.FlagS2, HeaderLen: 128, RawLen: 900, DataLen: 300, NPTX: 5}}
+	if r := logPkgRow(x, base.ModeNormal); r.Stat != 2 || r.Type != 1 || r.NFixed != 7 || r.NFilled != 5 || *r.CmprLen != 300 || r.EncCmpr != 2 || r.PkgLen != 428 || r.DataOff != 900 || r.FromPrimary != 0 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -7,7 +7,7 @@ type LogPkgRow struct {
 	PkgLen      int64      `col:"PKG_LEN,BIGINT" doc:"Length of the package with its header, bytes."`
 	DataOff     int64      `col:"DATA_OFF,BIGINT" doc:"Length of the redo in it so far, bytes, before it is compressed."`
 	EncLen      *int64     `col:"ENC_LEN,BIGINT" doc:"NULL: redo is not encrypted in logs and archives; links between instances are (MAL_SSL_MODE)."`
-	CmprLen     *int64     `col:"CMPR_LEN,BIGINT" doc:"NULL: a package is shown as it is before it is compressed for the logs (RLOG_COMPRESS)."`
+	CmprLen     *int64     `col:"CMPR_LEN,BIGINT" doc:"Length of its redo when it has been compressed, bytes; else NULL. That is done when nothing is added any more, and only where it saves something (RLOG_COMPRESS)."`
 	HdrSize     int        `col:"HDR_SIZE,INTEGER" doc:"Length of its header, bytes."`
 	Magic       int64      `col:"N_MAGIC,BIGINT" doc:"The number that every package begins with."`
 	DBMagic     base.Magic `col:"DB_MAGIC,BIGINT" doc:"Magic number of this database."`
@@ -15,7 +15,7 @@ type LogPkgRow struct {
 	DSCSeqno    int        `col:"DSC_SEQNO,INTEGER" doc:"Node number, 0 for a single node."`
 	FromPrimary int        `col:"FROM_PRIMARY,INTEGER" doc:"1 when this database is in Primary mode, 0 when it is Normal; a standby makes no packages."`
 	Type        int        `col:"PKG_TYPE,INTEGER" doc:"0 whole transactions, 1 an open record, 2 its end is within a large transaction."`
-	EncCmpr     int        `col:"ENC_CMPR,INTEGER" doc:"0: likewise."`
+	EncCmpr     int        `col:"ENC_CMPR,INTEGER" doc:"2 when it is compressed, 0 when it is not (or not yet). 1 and 3 do not occur: redo is not encrypted."`
 	LSeqno      base.Seq   `col:"L_SEQNO,BIGINT" doc:"Local package number."`
 	GSeqno      base.Seq   `col:"G_SEQNO,BIGINT" doc:"Global package number."`
 	MinLSN      base.LSN   `col:"MIN_LSN,BIGINT" doc:"Smallest LSN in it."`

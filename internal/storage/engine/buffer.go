@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"datawatch/internal/base"
+	"datawatch/internal/storage/redo"
 )
 
 // redoBuffer holds committed PTXs that wait for the flusher, already cut into
@@ -42,6 +43,7 @@ type segment struct {
 	raw      []byte
 	n        uint32
 	min, max base.LSN
+	pkg      *redo.Package    // what the flusher has made of it
 	open     *base.OpenRecord // the open record in it
 	chain    base.LSN         // first part of the large transaction open after it, 0: none
 	done     chan struct{}    // closed when it is hardened; made by the first waiter

@@ -83,6 +83,7 @@ func (e *Engine) flushOne() bool {
 		e.pending = p
 		e.mu.Lock()
 		e.cur, e.flush = pkg.GSEQ, pkg.Pos()
+		e.buf.made(pkg)
 		e.mu.Unlock()
 	}
 	if p.failed && p.stage == stageLog { // interrupted: the archives that are Valid now must have it

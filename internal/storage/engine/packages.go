@@ -14,8 +14,8 @@ const (
 )
 
 // LogPackage is a package that is not hardened: under way, full and waiting, or
-// being filled (V$RLOG_PKG). Its header is the one that it has, or would get now, but
-// for the compression.
+// being filled (V$RLOG_PKG). What is not made yet has the header that it would get
+// now.
 type LogPackage struct {
 	redo.Header
 	Kind     int
@@ -41,12 +41,14 @@ func (e *Engine) LogPackages() []LogPackage {
 		case s.chain != 0:
 			p.Kind = PackagePart
 		}
-		if s.max > e.flush.LSN { // else the flusher has made it already
+		if s.pkg != nil {
+			p.Header = s.pkg.Header
+		} else {
 			seq++
+			p.Header = redo.Header{HeaderLen: redo.HeaderSize, NNodes: 1, PmntMagic: e.pmnt, DBMagic: e.magic, SrcDBMagic: e.magic, GSEQ: seq,
+				LSEQ: e.hardLSEQ + seq - e.hard.Seq, PrevLSN: s.min - 1, MinLSN: s.min, MaxLSN: s.max, NPTX: s.n,
+				RawLen: uint32(len(s.raw)), DataLen: uint32(len(s.raw))}
 		}
-		p.Header = redo.Header{HeaderLen: redo.HeaderSize, NNodes: 1, PmntMagic: e.pmnt, DBMagic: e.magic, SrcDBMagic: e.magic, GSEQ: seq,
-			LSEQ: e.hardLSEQ + seq - e.hard.Seq, PrevLSN: s.min - 1, MinLSN: s.min, MaxLSN: s.max, NPTX: s.n,
-			RawLen: uint32(len(s.raw)), DataLen: uint32(len(s.raw))}
 		out = append(out, p)
 	}
 	if b.flying != nil && b.flying.max > e.hard.LSN {
@@ -88,4 +90,12 @@ func (e *Engine) LogStats() LogStats {
 	s.Written, s.NextLSEQ = e.log.Written(), e.log.NextLSEQ()
 	s.NextGSEQ = e.Positions().File.Seq + 1
 	return s
+}
+
+// made notes the package that the flying segment has become. Under Engine.mu, with
+// the positions.
+func (b *redoBuffer) made(p *redo.Package) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.flying.pkg = p
 }
