@@ -14,6 +14,7 @@ type applied struct {
 	data []byte
 	over *version // unhardened version whose buffer data is
 	keep base.LSN // not changed: the data file has this newer state
+	cut  bool     // it was going to be cut below the page, when keep was found there
 }
 
 // Apply applies a PTX of the log, in LSN order: crash recovery, standby and the
@@ -107,10 +108,13 @@ func (s *Store) Apply(ptx redo.PTX) error {
 }
 
 // installKept is for a page that the file has in a state which a later PTX of the
-// log makes. When the file is going to be cut below it for an earlier one, that
-// state is kept. Under mu.
+// log makes. When the file is going to be cut below it for an earlier one, or was
+// since it was read, that state is kept. Under mu.
 func (s *Store) installKept(p uint32, w applied) {
-	if s.cuts.Load().covers(p, 0, w.keep) != 0 && s.head(p) == nil {
+	if h := s.head(p); h != nil && h.lsn >= w.keep {
+		return
+	}
+	if w.cut || s.cuts.Load().covers(p, 0, w.keep) != 0 {
 		s.install(p, &version{lsn: w.keep, data: w.data, kept: true})
 	}
 }
@@ -187,6 +191,8 @@ func (s *Store) base(p uint32, beyond bool, size uint32, lsn, hard, top base.LSN
 	if h := s.head(p); h != nil && h.lsn >= lsn {
 		return applied{data: h.data, keep: h.lsn}, nil
 	}
+	// Before the file is read: a checkpoint cuts it, and then forgets the cut.
+	cuts := s.cuts.Load()
 	if beyond {
 		if size == 0 {
 			size = s.filePages()
@@ -195,7 +201,7 @@ func (s *Store) base(p uint32, beyond bool, size uint32, lsn, hard, top base.LSN
 			if data, have, err := s.filePage(p, nil); err != nil {
 				return applied{}, err
 			} else if have >= lsn {
-				return applied{data: data, keep: have}, nil
+				return applied{data: data, keep: have, cut: cuts.covers(p, 0, have) != 0}, nil
 			}
 		}
 		b := s.getBuf()
@@ -210,7 +216,7 @@ func (s *Store) base(p uint32, beyond bool, size uint32, lsn, hard, top base.LSN
 		return applied{}, err
 	}
 	if have >= lsn {
-		return applied{data: old, keep: have}, nil
+		return applied{data: old, keep: have, cut: cuts.covers(p, 0, have) != 0}, nil
 	}
 	b := s.getBuf()
 	clear(b[copy(b, old):])

@@ -352,7 +352,7 @@ func TestModel(t *testing.T) {
 				// One by one, or a package at a time by one or more replayers, which
 				// may also be given what is in the data file already.
 				s.opt.Replayers, s.perTurn = rapid.IntRange(1, 3).Draw(rt, "replayers"), 1
-				batch := s.NewBatch()
+				batch, written := s.NewBatch(), false
 				begin := ckpt + 1
 				if ckpt > 0 && rapid.Bool().Draw(rt, "again") {
 					begin = base.LSN(max(int(ckpt)-2, 1))
@@ -379,6 +379,15 @@ func TestModel(t *testing.T) {
 							open, _ = redo.ChainAfter(open, l.decode(t, from).Kind, from)
 						}
 					}
+					// A recovery that has no memory left, and a standby, write what they have
+					// replayed, wherever that ends.
+					if lsn > ckpt && rapid.IntRange(0, 5).Draw(rt, "checkpoint in replay") == 0 {
+						s.SetHardened(lsn)
+						if _, err := s.Checkpoint(context.Background(), lsn); err != nil {
+							rt.Fatal(err)
+						}
+						written = true
+					}
 					if !ahead && lsn > ckpt && rapid.IntRange(0, 3).Draw(rt, "harden in replay") == 0 { // as a standby does
 						s.SetHardened(lsn)
 						h := s.NewHandle(false)
@@ -391,6 +400,7 @@ func TestModel(t *testing.T) {
 						}
 					}
 				}
+				ahead = ahead || written
 				s.SetHardened(hard)
 				if open != 0 { // the primary opens: its open record ends the transaction
 					var b redo.Builder

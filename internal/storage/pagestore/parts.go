@@ -133,7 +133,7 @@ func (s *Store) changePart(x *parts, rec redo.Record, ptx redo.PTX, size uint32)
 			return err
 		}
 		if b = w.data; w.keep != 0 {
-			if p > x.minp || s.cuts.Load().covers(p, 0, w.keep) != 0 { // see finishParts
+			if p > x.minp || w.cut { // see finishParts
 				x.kept[p] = w.keep
 				x.mem[p] = append([]byte(nil), b...)
 			}
@@ -190,7 +190,8 @@ func (s *Store) finishParts(ptx redo.PTX, cur state) {
 		if keep := x.kept[p]; keep == 0 {
 			s.install(p, &version{lsn: ptx.LSN, data: b, recycle: true})
 		} else {
-			s.installKept(p, applied{data: b, keep: keep})
+			// Since its part was applied a checkpoint may have cut the file.
+			s.installKept(p, applied{data: b, keep: keep, cut: true})
 		}
 	}
 	x.slots.each(func(p, slot uint32) {
