@@ -22,11 +22,10 @@ func TestKickIsAHint(t *testing.T) {
 	if now := d.e.LogInfo().CkptLSN; now != at {
 		t.Errorf("a kick without a reason moved the checkpoint from LSN %d to %d", at, now)
 	}
-	await(t, d.e, "done with the package", func() bool { // then only the test looks at the limit
-		d.e.mu.Lock()
-		defer d.e.mu.Unlock()
-		return !d.e.busy
-	})
+	d.e.Suspend("only the test looks at the limit from here on")
+	if err := d.e.Quiesce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	d.e.cfg.DirtyBytes = 0
 	d.e.tidy(true)
 	if now := d.e.LogInfo().CkptLSN; now < lsn {
