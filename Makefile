@@ -105,9 +105,10 @@ chaos: export DW_PROCESSES ?= all
 chaos: export DW_LOST ?= 60
 chaos: export DW_DISTURB ?= 7200
 chaos: export DW_SAMPLES ?= 20
+chaos: export DW_CATCHUP_MB ?= 1000
 chaos: export DW_E2E_BIN = $(CURDIR)/bin
 chaos: deps build
-	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
+	$(GO) test -v -count=1 -timeout 0 -run '^(TestKillPrimary|TestKillBothDatabases|TestKillStandby|TestNoMonitorNoTakeover|TestTwoStandbys|TestSwitchover|TestNetworkFaults|TestServiceCard|TestProcessFaults|TestMachineLost|TestSlowDisk|TestNoFalseTakeover|TestMeasured|TestCatchUp|TestProof|TestSoak)$$' ./test/e2e $(ARGS)
 	$(MAKE) fuzz FUZZTIME=$(CHAOS_FUZZTIME)
 	$(MAKE) sim SEEDS=20000 CLUSTERS=20000
 	$(MAKE) mutants
