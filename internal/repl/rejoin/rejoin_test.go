@@ -317,7 +317,7 @@ func TestSurplusIsUsable(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), a.fs, "/set", target, time.Unix(1, 0), nil); err != nil {
 		t.Fatal(err)
 	}
-	pos, err := backup.RecoverWithArchive(t.Context(), a.fs, dir, target, clock.Real{})
+	_, pos, err := backup.RecoverWithArchive(t.Context(), a.fs, dir, target, clock.Real{})
 	if err != nil || pos != res.End {
 		t.Fatalf("recovered to %v, it was at %v: %v", pos, res.End, err)
 	}

@@ -68,6 +68,7 @@ type Config struct {
 	ReserveTime time.Duration // ARCH_RESERVE_TIME; 0 for ever
 	PmntMagic   base.Magic
 	DBMagic     base.Magic // of the database that writes
+	ReadOnly    bool       // nothing is changed, so that the database may be writing
 	Clock       clock.Clock
 }
 
@@ -121,8 +122,10 @@ func Open(fsys vfs.FS, cfg Config) (_ *Archive, err error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.Real{}
 	}
-	if err := fsys.MkdirAll(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("open archive: %w", err)
+	if !cfg.ReadOnly {
+		if err := fsys.MkdirAll(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("open archive: %w", err)
+		}
 	}
 	names, err := fsys.ReadDir(cfg.Dir)
 	if err != nil {
@@ -216,7 +219,8 @@ func readHeader(f vfs.File) (*twin.Header, header, error) {
 // written once more: when its sync has failed, it is in the system's cache, which
 // calls it written although it may not be on disk, and no later sync would save it.
 func (a *Archive) findEnd(f vfs.File, path string, h *header, size int64) error {
-	if err := f.Sync(); err != nil { // after a killed process the end may be in the cache only
+	if a.cfg.ReadOnly {
+	} else if err := f.Sync(); err != nil { // after a killed process the end may be in the cache only
 		return err
 	}
 	s := &scanner{f: f, path: path, at: h.end, end: size, next: h.last + 1, prev: h.lastLSN, src: h.src, pmnt: h.pmnt}
@@ -235,7 +239,7 @@ func (a *Archive) findEnd(f vfs.File, path string, h *header, size int64) error 
 		}
 		h.add(&p.Header, off, s.at)
 	}
-	if h.end == size && from == size {
+	if a.cfg.ReadOnly || h.end == size && from == size {
 		return nil
 	}
 	if err := f.Truncate(h.end); err != nil {
@@ -270,7 +274,7 @@ func (h *header) add(p *redo.Header, off, end int64) {
 
 // resume opens the last file for writing, unless it is closed.
 func (a *Archive) resume(l *file) error {
-	if l.h.isClosed() {
+	if l.h.isClosed() || a.cfg.ReadOnly {
 		return nil
 	}
 	f, err := a.fs.Open(l.path)
@@ -286,6 +290,9 @@ func (a *Archive) resume(l *file) error {
 }
 
 func (a *Archive) remove(path string) error {
+	if a.cfg.ReadOnly {
+		return nil
+	}
 	if err := a.fs.Remove(path); err != nil {
 		return err
 	}

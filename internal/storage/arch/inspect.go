@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"datawatch/internal/base"
@@ -39,6 +41,41 @@ func IsArchive(f vfs.File) (bool, error) {
 		return false, err
 	}
 	return [8]byte(b) == fileKind.Magic, nil
+}
+
+// Writers are the DB_MAGIC of the databases whose files lie in a directory. A file
+// of another PMNT_MAGIC is ErrForeign.
+func Writers(fsys vfs.FS, dir string, pmnt base.Magic) ([]base.Magic, error) {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []base.Magic
+	for _, n := range names {
+		if !namePattern.MatchString(n) {
+			continue
+		}
+		path := filepath.Join(dir, n)
+		f, err := fsys.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		size, serr := f.Size()
+		_, h, err := readHeader(f)
+		if err = errors.Join(err, serr, f.Close()); errors.Is(err, ErrDamaged) && size <= twin.Size {
+			continue // being made
+		}
+		if err == nil && h.pmnt != pmnt {
+			err = fmt.Errorf("%w: PMNT_MAGIC is %v, the database's is %v", ErrForeign, h.pmnt, pmnt)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("archive file %s: %w", path, err)
+		}
+		if !slices.Contains(out, h.db) {
+			out = append(out, h.db)
+		}
+	}
+	return out, nil
 }
 
 // Damage is a part of a file that cannot be read.

@@ -200,11 +200,11 @@ func TestRecoverWithArchive(t *testing.T) {
 	if _, err := Restore(t.Context(), fsys, "/set", target("/b"), time.Now(), nil); err != nil {
 		t.Fatal(err)
 	}
-	pos, err := RecoverWithArchive(t.Context(), fsys, "/a/arch", target("/b"), clock.Real{})
+	_, pos, err := RecoverWithArchive(t.Context(), fsys, "/a/arch", target("/b"), clock.Real{})
 	if err != nil || pos != end {
 		t.Fatalf("recovered to %v, want %v: %v", pos, end, err)
 	}
-	if pos, err = RecoverWithArchive(t.Context(), fsys, "/a/arch", target("/b"), clock.Real{}); err != nil || pos != end {
+	if _, pos, err = RecoverWithArchive(t.Context(), fsys, "/a/arch", target("/b"), clock.Real{}); err != nil || pos != end {
 		t.Fatalf("a second time: %v, %v", pos, err)
 	}
 	if _, err := UpdateMagic(t.Context(), fsys, target("/b")); err != nil {
@@ -230,7 +230,7 @@ func TestRecoverWithArchive(t *testing.T) {
 	if _, err := Restore(t.Context(), fsys, "/set", target("/c"), time.Now(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if pos, err := RecoverWithArchive(t.Context(), fsys, "/x/arch", target("/c"), clock.Real{}); !errors.Is(err, arch.ErrForeign) && !errors.Is(err, ErrForeign) {
+	if _, pos, err := RecoverWithArchive(t.Context(), fsys, "/x/arch", target("/c"), clock.Real{}); !errors.Is(err, arch.ErrForeign) && !errors.Is(err, ErrForeign) {
 		t.Errorf("another database's archive was applied to %v: %v", pos, err)
 	}
 	if _, err := UpdateMagic(t.Context(), fsys, target("/c")); err != nil {
@@ -321,7 +321,7 @@ func TestRecoverIntoLarge(t *testing.T) {
 			dir string
 			pos base.Position
 		}{{dir, first}, {dir, first}, {"/a/arch", end}} {
-			if pos, err := RecoverWithArchive(t.Context(), fsys, c.dir, tg, clock.Real{}); err != nil || pos != c.pos {
+			if _, pos, err := RecoverWithArchive(t.Context(), fsys, c.dir, tg, clock.Real{}); err != nil || pos != c.pos {
 				t.Fatalf("archive %s up to package %d: at %v, want %v: %v", c.dir, seq, pos, c.pos, err)
 			}
 		}
@@ -490,7 +490,7 @@ func TestPowerCuts(t *testing.T) {
 		if _, err := Restore(context.Background(), fsys, "/set", target("/b"), time.Unix(2, 0), nil); err != nil {
 			return err
 		}
-		if _, err := RecoverWithArchive(context.Background(), fsys, "/a/arch", target("/b"), clock.Real{}); err != nil {
+		if _, _, err := RecoverWithArchive(context.Background(), fsys, "/a/arch", target("/b"), clock.Real{}); err != nil {
 			return err
 		}
 		_, err := UpdateMagic(context.Background(), fsys, target("/b"))

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"datawatch/internal/base"
@@ -234,11 +235,12 @@ func (r *ctxReader) Read(b []byte) (int, error) {
 }
 
 // RecoverWithArchive brings a restored database forward with the packages of an
-// archive directory (manual 6.14) and returns its new position. Packages that
-// it has are skipped; a gap or another lineage is refused.
-func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Target, ck clock.Clock) (pos base.Position, err error) {
-	fail := func(err error) (base.Position, error) {
-		return pos, fmt.Errorf("recover with archive %s: %w", archDir, err)
+// archive directory (manual 6.14), of this or of another database of its group, and
+// returns where it was and is. Packages that it has are skipped; a gap or another
+// lineage is refused.
+func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Target, ck clock.Clock) (was, pos base.Position, err error) {
+	fail := func(err error) (base.Position, base.Position, error) {
+		return was, pos, fmt.Errorf("recover with archive %s: %w", archDir, err)
 	}
 	if _, err := fsys.ReadDir(archDir); err != nil {
 		return fail(err)
@@ -255,17 +257,15 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 	if c.Pending != ctl.PendingMagic {
 		return fail(fmt.Errorf("%w: the database was not restored, or is complete", ErrState))
 	}
-	a, err := arch.Open(fsys, arch.Config{Dir: archDir, Name: "RECOVER", FileSize: 64 << 20, PmntMagic: c.PmntMagic, DBMagic: c.DBMagic, Clock: ck})
+	was, pos = c.Position, c.Position
+	a, err := continuing(fsys, archDir, c, ck)
 	if err != nil {
 		return fail(err)
 	}
-	defer a.Close()
-	pos = c.Position
-	if end := a.End(); !pos.Less(end) {
-		return pos, nil
-	} else if !a.Has(pos.Seq + 1) {
-		return fail(fmt.Errorf("it lacks packages between %v and its end %v: %w", pos, end, arch.ErrGone))
+	if a == nil {
+		return was, pos, nil
 	}
+	defer a.Close()
 	df := c.DataFiles[0]
 	s, err := pagestore.Open(fsys, t.data(c, df.Path), pagestore.Options{PageSize: c.PageSize, Tablespace: df.Tablespace, File: df.File, LSN: pos.LSN,
 		Now: func() int64 { return ck.Now().UnixNano() }})
@@ -318,7 +318,61 @@ func RecoverWithArchive(ctx context.Context, fsys vfs.FS, archDir string, t Targ
 	if err := save(); err != nil {
 		return fail(err)
 	}
-	return c.Position, nil
+	return was, c.Position, nil
+}
+
+// continuing opens the archive of a directory that goes on where a restored
+// database ends: its own, or that of the one other database which has what follows.
+// nil: no archive there goes further.
+func continuing(fsys vfs.FS, dir string, c *ctl.Control, ck clock.Clock) (_ *arch.Archive, err error) {
+	writers, err := arch.Writers(fsys, dir, c.PmntMagic)
+	if err != nil {
+		return nil, err
+	}
+	if len(writers) == 0 {
+		return nil, fmt.Errorf("it holds no archive file: %w", arch.ErrGone)
+	}
+	var fit []*arch.Archive
+	var names []string
+	var further base.Position
+	defer func() {
+		for _, a := range fit {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	for _, w := range writers {
+		a, err := arch.Open(fsys, arch.Config{Dir: dir, Name: "RECOVER", FileSize: 64 << 20, PmntMagic: c.PmntMagic, DBMagic: w, Clock: ck, ReadOnly: true})
+		if err != nil {
+			return nil, err
+		}
+		fit, names = append(fit, a), append(names, w.String())
+		end := a.End()
+		switch {
+		case c.Position.Less(end) && a.Has(c.Position.Seq+1):
+			if w != c.DBMagic {
+				continue
+			}
+			fit = fit[:len(fit)-1]
+			return a, nil
+		case further.Less(end):
+			further = end
+		}
+		fit, names = fit[:len(fit)-1], names[:len(names)-1]
+		if err := a.Close(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(fit) == 1:
+		a := fit[0]
+		fit = nil
+		return a, nil
+	case len(fit) > 1:
+		return nil, fmt.Errorf("archives of several databases go on from %v, DB_MAGIC %s: put the files of one into a directory of their own", c.Position, strings.Join(names, " and "))
+	case c.Position.Less(further):
+		return nil, fmt.Errorf("it lacks packages between %v and its end %v: %w", c.Position, further, arch.ErrGone)
+	}
+	return nil, nil
 }
 
 // apply replays a package whose lineage must be that of the database (G5). chain

@@ -295,9 +295,12 @@ func (p *program) recoverArch(ctx context.Context, s stmt, dm *config.DM) error 
 	if st, err := os.Stat(s.dir); err != nil || !st.IsDir() {
 		return tools.Usagef("ARCHIVEDIR '%s' is not a directory", s.dir)
 	}
-	pos, err := backup.RecoverWithArchive(ctx, p.fs, s.dir, target(dm), p.clock)
-	if err == nil {
-		fmt.Fprintf(p.out, "recovered to position %v; next: RECOVER DATABASE '%s' UPDATE DB_MAGIC\n", pos, s.ini)
+	was, pos, err := backup.RecoverWithArchive(ctx, p.fs, s.dir, target(dm), p.clock)
+	switch {
+	case err == nil && was == pos:
+		fmt.Fprintf(p.out, "nothing to do: %s has nothing behind position %v; next: RECOVER DATABASE '%s' UPDATE DB_MAGIC\n", s.dir, pos, s.ini)
+	case err == nil:
+		fmt.Fprintf(p.out, "recovered from position %v to %v; next: RECOVER DATABASE '%s' UPDATE DB_MAGIC\n", was, pos, s.ini)
 	}
 	return err
 }
