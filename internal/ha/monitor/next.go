@@ -29,6 +29,8 @@ func (m *Monitor) steps(v cond.View, g *group, prims []cond.Peer) []string {
 			say("%s", freeSpace(p))
 		case v.InstOK(p) && len(prims) == 1 && detached(prims[0], p):
 			say("attach database %s.%s, if it was detached and shall be recovered", g.Name, p.Inst())
+		case v.InstOK(p) && len(prims) == 1 && behindArchive(prims[0], p):
+			say("rebuild %s (docs/operations.md, Rebuilding a standby): the archive of %s no longer has the redo that it lacks", p.Inst(), prims[0].Inst())
 		}
 	}
 	arbiter := confirmSeen(v) || m.cfg.Confirm
@@ -126,6 +128,20 @@ func detached(prim, p cond.Peer) bool {
 	arch, ok := prim.Arch(p.Inst())
 	return ok && arch.State != base.ArchValid && p.Status.Inst.Status == base.StatusOpen && prim.Status.RecoverTime[p.Inst()] == detachTime
 }
+
+// behindArchive: the last recovery of p found that the archive of the primary prim
+// does not reach back to where p ends. Another is tried after half an hour.
+func behindArchive(prim, p cond.Peer) bool {
+	arch, ok := prim.Arch(p.Inst())
+	c := prim.Status.Recovered[p.Inst()].Code
+	return ok && arch.State != base.ArchValid && (c == codeNoArchive || c == codeArchiveGap)
+}
+
+// Codes of a primary that has not what a standby lacks (manual 10.2.8.1).
+const (
+	codeNoArchive  base.Code = -715
+	codeArchiveGap base.Code = -718
+)
 
 // diskFull: the database waits for space, which no watcher can give it.
 func diskFull(p cond.Peer) bool {

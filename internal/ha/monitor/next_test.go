@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -79,6 +80,24 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	tells("detached", CodeTipAbnormal, "attach database GRP1.B, if it was detached and shall be recovered")
 	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status = base.StatusMount })
 	tells("detached and not open yet", CodeTipAbnormal)
+	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status = base.StatusOpen })
+	for _, c := range []struct {
+		code base.Code
+		next []string
+	}{
+		{-10050, nil},
+		{-715, []string{"rebuild B (docs/operations.md, Rebuilding a standby): the archive of A no longer has the redo that it lacks"}},
+		{-718, []string{"rebuild B (docs/operations.md, Rebuilding a standby): the archive of A no longer has the redo that it lacks"}},
+	} {
+		g.change("A", func(s *proto.WatcherStatus) {
+			s.RecoverTime, s.Recovered = map[string]int{"B": 1800}, map[string]proto.Recovered{"B": {Code: c.code}}
+		})
+		tells("its recovery failed", CodeTipAbnormal, c.next...)
+		until(t, fmt.Sprint("code ", c.code), func() bool {
+			return strings.Contains(strings.Join(m.Tip().Lines, "\n"), fmt.Sprintf("  B: its last recovery failed with code %d\n", c.code))
+		})
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.Recovered = nil })
 	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Archives[0].State, s.RecoverTime = base.ArchValid, nil })
 	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status = base.StatusOpen })
 	tells("normal again", 0)

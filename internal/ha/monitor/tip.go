@@ -149,6 +149,9 @@ func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(
 		}
 		if a, ok := prims[0].Arch(n); ok && a.State != base.ArchValid {
 			complain("the archive from %s is %s", prims[0].Inst(), a.State)
+			if c := prims[0].Status.Recovered[n].Code; c < 0 {
+				complain("its last recovery failed with code %d", c)
+			}
 		}
 	}
 	if r := in.Rejoin; r != nil {
