@@ -86,19 +86,26 @@ func (e *Engine) notify() {
 func (e *Engine) Suspend(reason string) { e.suspend(reason, causeAsked) }
 
 func (e *Engine) suspend(reason string, cause suspendCause) {
+	again := false
 	e.setStatus(func() {
 		e.suspends++
+		// A full disk says so each time it is tried.
+		again = e.status == base.StatusSuspend && e.reason == reason
 		if e.status == base.StatusOpen || e.status == base.StatusAfterRedo || e.status == base.StatusSuspend {
 			// A stronger reason stays: only space makes a full disk go away by itself.
 			if e.status != base.StatusSuspend || cause != causeDiskFull {
 				e.cause = cause
 			}
-			e.reason, e.reasonAt = reason, e.cfg.Clock.Now()
+			if !again {
+				e.reason, e.reasonAt = reason, e.cfg.Clock.Now()
+			}
 			e.status = base.StatusSuspend
 			e.running = false
 		}
 	})
-	e.cfg.Log.Warn("database suspended", "reason", reason)
+	if !again {
+		e.cfg.Log.Warn("database suspended", "reason", reason)
+	}
 }
 
 // Quiesce waits, in status Suspend, until no package is under way.
