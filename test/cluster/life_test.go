@@ -115,9 +115,10 @@ func (w *world) repair() {
 // one picks an element.
 func one[T any](w *world, l []T) T { return l[w.rng.IntN(len(l))] }
 
-// fault does harm and returns what ends it, nil when it ends by itself.
+// fault does harm and returns what ends it, nil when it ends by itself. Where no kind
+// of this life is possible (links, with one host in all) it does none.
 func (w *world) fault() func() {
-	for {
+	for range 1000 {
 		h := one(w, w.hosts)
 		if p := w.primaries(); len(p) > 0 && w.rng.IntN(2) == 0 {
 			h = p[0].h // there is most to break
@@ -128,6 +129,8 @@ func (w *world) fault() func() {
 			return end
 		}
 	}
+	w.log("life", "NOTHING TO BREAK")
+	return nil
 }
 
 type kind struct {

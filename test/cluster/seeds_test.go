@@ -200,6 +200,10 @@ func lived(exe string, env []string, seed uint64) (r report) {
 	cmd := exec.Command(exe, "-test.run=^TestLife$", "-test.v", "-test.timeout=0")
 	cmd.Env = append([]string{fmt.Sprintf("DW_CLUSTER_LIFE=%020d", seed), trace, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1",
 		"GOGC=off", "GOMEMLIMIT=3GiB"}, env...)
+	// It ends with this process, however that ends: with the thread that began it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		cmd.Stderr = cmd.Stdout
