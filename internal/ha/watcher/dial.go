@@ -144,12 +144,12 @@ func (g *Guard) welcome(nc net.Conn) {
 	_ = nc.SetDeadline(g.deps.Clock.Now().Add(helloWait))
 	f, err := c.r.Read()
 	if err != nil || f.Type != proto.TypeHello {
-		g.deps.Log.Warn("connection without a hello", "addr", nc.RemoteAddr().String(), "error", err)
+		g.complain("connection without a hello", "", nc, "error", err)
 		return
 	}
 	h, err := decodeAs[proto.Hello](f)
 	if err != nil {
-		g.deps.Log.Warn("connection without a hello", "addr", nc.RemoteAddr().String(), "error", err)
+		g.complain("connection without a hello", "", nc, "error", err)
 		return
 	}
 	r := g.judgeHello(h)
@@ -168,7 +168,7 @@ func (g *Guard) welcome(nc net.Conn) {
 		}
 	}
 	if r.Code != 0 {
-		g.deps.Log.Warn("connection refused", "addr", nc.RemoteAddr().String(), "role", string(h.Role), "name", h.Name, "why", r.Msg)
+		g.complain("connection refused", r.Msg, nc, "role", string(h.Role), "name", h.Name, "why", r.Msg)
 		_ = c.direct(proto.TypeHelloReply, r)
 		return
 	}
@@ -178,6 +178,25 @@ func (g *Guard) welcome(nc net.Conn) {
 	}
 	_ = nc.SetDeadline(time.Time{})
 	g.serve(c)
+}
+
+// complain logs why a connection came to nothing, once in half a minute for each
+// host and reason: who is refused tries again five times a second.
+func (g *Guard) complain(what, reason string, nc net.Conn, args ...any) {
+	addr := nc.RemoteAddr().String()
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	ok, more := g.gate.Pass(what + " " + host + " " + reason)
+	if !ok {
+		return
+	}
+	args = append([]any{"addr", addr}, args...)
+	if more > 0 {
+		args = append(args, "like_it_since", more)
+	}
+	g.deps.Log.Warn(what, args...)
 }
 
 // allow says which programs of the group this port is for.

@@ -109,6 +109,7 @@ type Guard struct {
 	watchID  string
 	gonePID  int
 	looked   time.Time // when leaveSilent last ran
+	gate     *secure.Gate
 	info     info
 }
 
@@ -197,7 +198,7 @@ func New(cfg Config, deps Deps) (*Guard, error) {
 	var id [8]byte
 	_, _ = rand.Read(id[:])
 	return &Guard{cfg: cfg, deps: deps, ln: ln, inc: hex.EncodeToString(id[:]), in: make(chan any, 256),
-		state: fsm.New(cfg.FSM, split, desc, deps.Clock.Now()),
+		state: fsm.New(cfg.FSM, split, desc, deps.Clock.Now()), gate: secure.NewGate(deps.Clock),
 		conns: map[uint64]*conn{}, remotes: map[string]*conn{}, mons: map[string]*conn{},
 		info: info{ctls: map[string]bool{}, insts: map[string]bool{}}}, nil
 }
