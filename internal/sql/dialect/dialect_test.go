@@ -59,6 +59,10 @@ func TestRewrite(t *testing.T) {
 		{"explain select 1", "EXPLAIN QUERY PLAN select 1"},
 		{"select * from t where a='for update' for update of t nowait", "select * from t where a='for update' "},
 		{"select $tag$it's$tag$", "select 'it''s'"},
+		{"reindex", "reindex"}, {"reindex i", "reindex i"}, {"REINDEX index I", "REINDEX I"},
+		{"reindex (verbose) table concurrently t", "reindex t"}, {"reindex index public.i", "reindex main.i"},
+		{"reindex database", "reindex"}, {"reindex database concurrently d", "reindex"}, {"reindex schema public", "reindex"},
+		{"reindex table", "reindex table"}, {"reindex system a b", "reindex system a b"}, {"reindex (verbose", "reindex (verbose"},
 		{`select "a::b"`, `select "a::b"`},
 	} {
 		st, err := Parse(x.in)

@@ -404,3 +404,31 @@ func (p *parser) list() []string {
 	}
 	return out
 }
+
+// reindex leaves of PostgreSQL's REINDEX (options) INDEX, TABLE, SCHEMA, DATABASE or
+// SYSTEM, with or without CONCURRENTLY, what SQLite knows: a name, which says by
+// itself what it is, or nothing, which is everything.
+func (st *Statement) reindex(t []token) []token {
+	i := 1
+	if i < len(t) && t[i].is("(") {
+		i = closing(t, i) + 1
+	}
+	if i < 1 || i >= len(t) || !t[i].in("INDEX", "TABLE", "SCHEMA", "DATABASE", "SYSTEM") {
+		return t
+	}
+	all := t[i].in("SCHEMA", "DATABASE", "SYSTEM")
+	i++
+	if i < len(t) && t[i].is("CONCURRENTLY") {
+		i++
+	}
+	st.Tag = "REINDEX"
+	switch {
+	case all && i >= len(t)-1: // the one name that may follow is this database's
+		st.edits = append(st.edits, edit{t[0].end, t[len(t)-1].end, ""})
+		return t[:1]
+	case all || i >= len(t):
+		return t
+	}
+	st.edits = append(st.edits, edit{t[1].start, t[i].start, ""})
+	return append([]token{t[0]}, t[i:]...)
+}

@@ -161,6 +161,9 @@ func (st *Statement) rewrite() error {
 	if t[0].is("SELECT") || t[0].is("WITH") || t[0].is("(") {
 		t = st.forUpdate(t)
 	}
+	if t[0].is("REINDEX") {
+		t = st.reindex(t)
+	}
 	create := t[0].in("CREATE", "ALTER")
 	var err error
 	switch st.Tag {

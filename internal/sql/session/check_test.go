@@ -139,6 +139,7 @@ func TestCheckDamagedPages(t *testing.T) {
 	if !objects["a"] || objects["b"] {
 		t.Errorf("damaged tables: %v\n%+v", objects, st.Problems)
 	}
+	c.fails("select * from a", "XX001")
 	if c.exec("select SP_DB_CHECK()") == "0" {
 		t.Error("SP_DB_CHECK says 0")
 	}

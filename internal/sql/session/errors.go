@@ -191,6 +191,8 @@ func (s *Session) mapError(err error, st *Stmt) error {
 				code = codeEnded
 			case errors.Is(se, engine.ErrTooLarge):
 				code = "54000"
+			case errors.Is(se, pagestore.ErrDamaged):
+				return &sqlapi.Error{Code: "XX001", Message: se.Error(), Hint: "CHECK DATABASE tells what is damaged; docs/operations.md, what to do then."}
 			case errors.Is(se, context.Canceled) && context.Cause(s.ctx) != nil:
 				if errors.As(context.Cause(s.ctx), &e) {
 					return e
