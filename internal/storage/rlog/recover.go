@@ -26,7 +26,7 @@ func (l *Log) Recover(fn func(*redo.Package) error) error {
 	}
 	// The checkpoint may have been found in the system's cache only: the log before
 	// it must not be written over before it is on disk (G4, G9).
-	if err := l.twin.Rewrite(l.hfile, l.static.marshal()); err != nil {
+	if err := l.twin.Rewrite(l.hfile); err != nil {
 		return fmt.Errorf("write header of online log %s: %w", l.paths[0], err)
 	}
 	if err := l.hfile.Sync(); err != nil {

@@ -46,7 +46,8 @@ type Kind struct {
 // Header reads and writes the header of one file. Not safe for concurrent use.
 type Header struct {
 	kind Kind
-	gen  uint64 // of the newest copy known to be on disk
+	gen  uint64         // of the newest copy known to be on disk
+	read [copySize]byte // the copy that Read found
 }
 
 // New returns a header for a new file: the first Write makes both copies.
@@ -73,17 +74,13 @@ func (h *Header) Write(f vfs.File, payload []byte) error {
 	return err
 }
 
-// Rewrite writes the newest copy, whose payload is given, where it is once more;
+// Rewrite writes the copy that Read found where it is once more, before any Write;
 // the caller syncs the file. When the sync after its Write has failed, the copy may
 // be in the system's cache only, which calls it written although it may not be on
-// disk. What is torn now is not the copy before it.
-func (h *Header) Rewrite(f vfs.File, payload []byte) error {
-	if len(payload) > MaxPayload {
-		return fmt.Errorf("header payload of %d bytes, at most %d", len(payload), MaxPayload)
-	}
-	var b [copySize]byte
-	encode(b[:], h.kind, h.gen, payload)
-	_, err := f.WriteAt(b[:], at(h.gen))
+// disk. It is written byte by byte as it was, its version too: where it is on disk
+// already, a power failure that tears the write changes nothing.
+func (h *Header) Rewrite(f vfs.File) error {
+	_, err := f.WriteAt(h.read[:], at(h.gen))
 	return err
 }
 
@@ -143,7 +140,7 @@ func Read(f vfs.File, k Kind) (*Header, []byte, error) {
 		if size > MaxPayload || gen <= h.gen || at(gen) != int64(off) {
 			continue
 		}
-		h.gen, payload = gen, b[payloadAt:payloadAt+size]
+		h.gen, payload, h.read = gen, b[payloadAt:payloadAt+size], [copySize]byte(b)
 	}
 	switch {
 	case h.gen > 0:

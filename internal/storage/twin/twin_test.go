@@ -109,3 +109,31 @@ func TestUnconfirmedWritesTakeOnePlace(t *testing.T) {
 		t.Fatalf("%q, %v", p, err)
 	}
 }
+
+// TestRewrite: what Rewrite writes is what is there, byte by byte, also of an older
+// version, so that a power failure while it does leaves no other header.
+func TestRewrite(t *testing.T) {
+	_, f := newFile(t)
+	h := New(kind)
+	for _, p := range []string{"one", "two", "three"} {
+		save(t, h, f, p)
+	}
+	var before, after [Size]byte
+	f.ReadAt(before[:], 0)
+	newer := kind
+	newer.Version++
+	h, payload, err := Read(f, newer)
+	if err != nil || string(payload) != "three" {
+		t.Fatalf("%q, %v", payload, err)
+	}
+	if err := errors.Join(h.Rewrite(f), f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	if f.ReadAt(after[:], 0); after != before {
+		t.Error("the header was changed")
+	}
+	save(t, h, f, "four")
+	if _, payload, err := Read(f, newer); err != nil || string(payload) != "four" {
+		t.Errorf("%q, %v", payload, err)
+	}
+}
