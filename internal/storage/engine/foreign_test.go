@@ -323,6 +323,9 @@ func TestLogWhileReplaying(t *testing.T) {
 	if err := e.MountDatabase(short); err == nil || e.Status() == base.StatusMount {
 		t.Errorf("to Mount with packages not replayed: %v", err)
 	}
+	if err := e.Reserve(t.Context(), 1, 1); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("a write to a standby that stayed Open: %v", err)
+	}
 	heal()
 	if err := errors.Join(two(), one()); err != nil {
 		t.Fatal(err)
@@ -335,6 +338,66 @@ func TestLogWhileReplaying(t *testing.T) {
 	}
 	if _, seen := e.HardState(); seen.Last().ID != 1 {
 		t.Errorf("lineage %v", seen)
+	}
+	samePages(t, d.e, e)
+}
+
+// TestMountWhileReplaying: in Mount, packages that are logged and not replayed do
+// not keep the group from being set; what changes what follows them waits.
+func TestMountWhileReplaying(t *testing.T) {
+	d, pkgs := primaryPackages(t, 30)
+	e, fs := newStandby(t)
+	heal := fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+	short, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.MountDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wait, err := e.LogForeign(t.Context(), pkgs[:4])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.SetOGUID(7); err != nil {
+		t.Error(err)
+	}
+	if err := e.SetMode(short, base.ModePrimary); !errors.Is(err, context.Canceled) {
+		t.Errorf("the mode changes with packages not replayed: %v", err)
+	}
+	if r, err := e.BeginRejoin(short); err == nil {
+		r.Close()
+		t.Errorf("a rejoin begins at %v, the log ends at %v", r.End, e.Positions().File)
+	}
+	heal()
+	r, err := e.BeginRejoin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := make(chan error, 1)
+	go func() { more <- e.AppendForeign(context.Background(), pkgs[4:8]) }()
+	for range 100 {
+		runtime.Gosched()
+	}
+	if end := e.Positions().File; r.End != pkgs[3].Pos() || end != r.End {
+		t.Errorf("the rejoin begins at %v, the log ends at %v", r.End, end)
+	}
+	r.Close()
+	if err := errors.Join(wait(), <-more); err != nil {
+		t.Fatal(err)
+	}
+	// Where the mode cannot be changed, that is said at once.
+	if err := e.OpenDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	heal = fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+	if wait, err = e.LogForeign(t.Context(), pkgs[8:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.SetMode(short, base.ModePrimary); !errors.Is(err, ErrStatus) {
+		t.Errorf("the mode of an open database: %v", err)
+	}
+	heal()
+	if err := wait(); err != nil {
+		t.Fatal(err)
 	}
 	samePages(t, d.e, e)
 }

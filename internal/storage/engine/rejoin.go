@@ -82,8 +82,10 @@ type Rejoin struct {
 // and in the local archive. Close ends it.
 func (e *Engine) BeginRejoin(ctx context.Context) (_ *Rejoin, err error) {
 	e.opMu.Lock()
+	e.fmu.Lock() // packages of another database that were accepted before wait
 	defer func() {
 		if err != nil {
+			e.fmu.Unlock()
 			e.opMu.Unlock()
 			err = fmt.Errorf("rejoin: %w", err)
 		}
@@ -100,6 +102,9 @@ func (e *Engine) BeginRejoin(ctx context.Context) (_ *Rejoin, err error) {
 		return nil, fmt.Errorf("no local archive is configured: %w", ErrStatus)
 	case r != nil:
 		return nil, fmt.Errorf("the database has pages of %s from %v, and redo up to %v only: %w", r.Primary, r.Whole, e.Positions().File, ErrStatus)
+	}
+	if err := e.awaitReplay(ctx); err != nil {
+		return nil, err
 	}
 	if err := e.Checkpoint(ctx); err != nil {
 		return nil, err
@@ -235,4 +240,7 @@ func (r *Rejoin) Commit(j ctl.Rejoin) error {
 }
 
 // Close lets others change the database again, unless Commit was called.
-func (r *Rejoin) Close() { r.e.opMu.Unlock() }
+func (r *Rejoin) Close() {
+	r.e.fmu.Unlock()
+	r.e.opMu.Unlock()
+}

@@ -132,24 +132,38 @@ func (e *Engine) SetMode(ctx context.Context, m base.Mode) error {
 	if r := e.Rejoining(); r != nil && m != base.ModeStandby {
 		return fmt.Errorf("set mode %v: the database rejoined its group and has to replay up to %v of %s first, it is at %v: %w", m, r.Whole, r.Primary, e.Positions().File, ErrStatus)
 	}
-	return e.inMount(ctx, fmt.Sprintf("set mode %v", m), func(c *ctl.Control) { c.Mode = m })
-}
-
-// SetOGUID changes the group, in status Mount only.
-func (e *Engine) SetOGUID(oguid uint32) error {
-	return e.inMount(context.Background(), "set OGUID", func(c *ctl.Control) { c.OGUID = oguid })
-}
-
-func (e *Engine) inMount(ctx context.Context, what string, change func(*ctl.Control)) error {
 	e.opMu.Lock()
 	defer e.opMu.Unlock()
+	what := fmt.Sprintf("set mode %v", m)
+	if err := e.mustMount(what); err != nil {
+		return err
+	}
 	e.fmu.Lock() // packages of another database are replayed before its mode changes, and an open record follows
 	defer e.fmu.Unlock()
 	if err := e.awaitReplay(ctx); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	return e.inMount(what, func(c *ctl.Control) { c.Mode = m })
+}
+
+// SetOGUID changes the group, in status Mount only.
+func (e *Engine) SetOGUID(oguid uint32) error {
+	e.opMu.Lock()
+	defer e.opMu.Unlock()
+	return e.inMount("set OGUID", func(c *ctl.Control) { c.OGUID = oguid })
+}
+
+func (e *Engine) mustMount(what string) error {
 	if st := e.Status(); st != base.StatusMount {
 		return fmt.Errorf("%s: status is %v, not Mount: %w", what, st, ErrStatus)
+	}
+	return nil
+}
+
+// inMount changes the control file in Mount. Under opMu.
+func (e *Engine) inMount(what string, change func(*ctl.Control)) error {
+	if err := e.mustMount(what); err != nil {
+		return err
 	}
 	if err := e.saveControlLocking(change); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -331,16 +345,13 @@ func (e *Engine) MountDatabase(ctx context.Context) error {
 	e.buf.refuse(ErrNotOpen)
 	e.mu.Unlock()
 	if err := e.drain(ctx); err != nil {
-		e.mu.Lock()
-		if e.halted == nil && e.ctl.Mode != base.ModeStandby {
-			e.buf.refuse(nil)
-		}
-		e.mu.Unlock()
+		e.notMounted()
 		return fmt.Errorf("mount database: %w", err)
 	}
 	e.fmu.Lock() // packages of another database are replayed first
 	defer e.fmu.Unlock()
 	if err := e.awaitReplay(ctx); err != nil {
+		e.notMounted()
 		return fmt.Errorf("mount database: %w", err)
 	}
 	e.setStatus(func() {
@@ -353,6 +364,19 @@ func (e *Engine) MountDatabase(ctx context.Context) error {
 		return fmt.Errorf("mount database: it was suspended meanwhile and is %v: %w", st, ErrSuspended)
 	}
 	return nil
+}
+
+// notMounted lets commits in again, or says once more why not.
+func (e *Engine) notMounted() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.halted != nil:
+	case e.ctl.Mode == base.ModeStandby:
+		e.buf.refuse(ErrReadOnly)
+	default:
+		e.buf.refuse(nil)
+	}
 }
 
 // drain waits until no commit is between Sync and its publication and all
