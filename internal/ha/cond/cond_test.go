@@ -112,6 +112,14 @@ func TestTakeoverForce(t *testing.T) {
 		"control file":     {down(func(v *View) { b(v).CtlStatus = proto.CtlSplit }), "control file"},
 		"command":          {down(func(v *View) { b(v).State = proto.DWSwitchover }), "no monitor command"},
 	})
+	// What a watcher that is not heard any more has said of others counts for nothing.
+	v := group()
+	v.Peers[0] = Peer{Addr: "A"}
+	b(&v).Remotes = []proto.RemoteView{{Inst: "A", DWLink: true, InstOK: true}}
+	v.Peers[1].Heard = now.Add(-time.Minute)
+	if l := TakeoverForce(v, v.Peers[1]); !strings.Contains(l.Why(), "the watcher of B is ERROR") || strings.Contains(l.Why(), "hears") {
+		t.Errorf("by a standby whose watcher is silent: %s", l.Why())
+	}
 }
 
 func TestLastPrimary(t *testing.T) {
