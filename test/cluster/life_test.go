@@ -118,7 +118,7 @@ func one[T any](w *world, l []T) T { return l[w.rng.IntN(len(l))] }
 // fault does harm and returns what ends it, nil when it ends by itself. Where no kind
 // of this life is possible (links, with one host in all) it does none.
 func (w *world) fault() func() {
-	for range 1000 {
+	for range 20 {
 		h := one(w, w.hosts)
 		if p := w.primaries(); len(p) > 0 && w.rng.IntN(2) == 0 {
 			h = p[0].h // there is most to break
