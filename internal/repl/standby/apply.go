@@ -120,6 +120,9 @@ func (r *Receiver) log(b *batch) bool {
 		r.mu.Lock()
 		b.replayed, b.err = true, err
 		r.mu.Unlock()
+		if r.settle() { // at once: the next batch may be logged for long
+			r.answerDue()
+		}
 		r.rouse()
 	})
 	return true

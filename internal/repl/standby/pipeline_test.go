@@ -90,6 +90,46 @@ func TestLogWhileReplaying(t *testing.T) {
 	})
 }
 
+// slowLog is one that also logs the next packages when the test lets it.
+type slowLog struct {
+	slowReplay
+	log chan struct{}
+}
+
+func (s slowLog) LogForeign(ctx context.Context, pkgs []*redo.Package) (func() error, error) {
+	<-s.log
+	return s.slowReplay.LogForeign(ctx, pkgs)
+}
+
+// TestReplayedWhileLogging: what is replayed is answered, and its time is over, also
+// while the log takes long for what follows.
+func TestReplayedWhileLogging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := make(chan struct{}, 1)
+		r, e := slowReceiver(t, func(c *standby.Config) {
+			c.MaxDelay, c.Engine = time.Minute, slowLog{c.Engine.(slowReplay), log}
+		})
+		x := &chain{}
+		h := headOf(x, x.open("one"))
+		h.Kind, h.Flags = mal.KindTimely, mal.FlagWaitApply
+		log <- struct{}{}
+		one := offer(r, "A", h, first(x))
+		time.Sleep(50 * time.Second)
+		must(t, offer(r, "A", x.head(mal.KindTimely), x.next()))
+		e.let <- nil
+		must(t, one)
+		time.Sleep(50 * time.Second)
+		if i := r.Info(); *e.logged != 1 || i.Failed != nil || i.NTask != 1 || time.Since(i.Since) != 50*time.Second {
+			t.Errorf("%d packages logged, %+v", *e.logged, i)
+		}
+		close(log)
+		e.let <- nil
+		if err := r.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestSlowReplayHalts: REDOS_MAX_DELAY is for the replay of one batch, not for its
 // wait for the one before it; what is logged behind a replay that failed is never
 // called replayed.
