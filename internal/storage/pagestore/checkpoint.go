@@ -91,10 +91,10 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 		}
 		head := g.head[p&(segSize-1)].Load()
 		v := s.find(p, h.lsn)
-		if v == nil && head != nil && head.kept && p <= h.npages {
+		if v == nil && p <= h.npages {
 			// The file had this page, ahead of its redo, until it was cut; redo up
 			// to h that changed the page was skipped, so no restart may need it.
-			v = head
+			v = keptAbove(head, h.lsn)
 		}
 		if v == nil || p > h.npages {
 			if head == nil || head.lsn <= h.lsn { // truncated away
@@ -145,6 +145,9 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range batch {
+		if w.v.kept && s.cuts.Load().covers(w.page, h.lsn, w.v.lsn) != 0 {
+			continue // the file is going to be cut below it, and needs it once more then
+		}
 		g := s.segOf(w.page)
 		if h := g.head[w.page&(segSize-1)].Load(); h != nil && h.lsn == w.v.lsn {
 			s.clearDirty(w.page, g)
@@ -152,6 +155,17 @@ func (s *Store) writeBatch(h state, from uint32) (next uint32, err error) {
 		s.unlink(w.page, w.v.lsn, false)
 	}
 	return next, nil
+}
+
+// keptAbove returns the kept version above lsn in the chain of head, nil when there
+// is none. Under mu.
+func keptAbove(head *version, lsn base.LSN) (kept *version) {
+	for v := head; v != nil && v.lsn > lsn; v = v.prev.Load() {
+		if v.kept {
+			kept = v
+		}
+	}
+	return kept
 }
 
 // fill copies the page of a version. The checkpointer alone unlinks versions

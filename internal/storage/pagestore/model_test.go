@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -364,15 +365,44 @@ func TestModel(t *testing.T) {
 				}
 				for lsn := begin; lsn <= hard; lsn++ {
 					from := lsn
-					if rapid.Bool().Draw(rt, "batch") {
-						lsn = base.LSN(rapid.IntRange(int(lsn), int(hard)).Draw(rt, "package"))
-						if err := s.ApplyBatch(batch, int(lsn-from)+1); err != nil {
+					// While a standby replays, what it has replayed before is written.
+					apply := func() {
+						if rapid.Bool().Draw(rt, "batch") {
+							lsn = base.LSN(rapid.IntRange(int(lsn), int(hard)).Draw(rt, "package"))
+							if err := s.ApplyBatch(batch, int(lsn-from)+1); err != nil {
+								rt.Fatal(err)
+							}
+						} else if err := s.Apply(l.decode(t, lsn)); err != nil {
+							rt.Fatal(err)
+						} else {
+							batch.done++
+						}
+					}
+					if lsn > ckpt+1 && rapid.IntRange(0, 1).Draw(rt, "checkpoint beside") == 0 {
+						s.SetHardened(lsn - 1)
+						written = true
+						k, done, limit := rapid.IntRange(1, 10).Draw(rt, "operation"), false, s.maxMem
+						s.maxMem = math.MaxInt // or it would wait for the checkpoint
+						fs.SetHook(func(op vfs.Op) error {
+							if op.Path == "/db"+spillSuffix { // given back under the lock
+								return nil
+							}
+							if k--; k <= 0 && !done {
+								done = true
+								apply()
+							}
+							return nil
+						})
+						if _, err := s.Checkpoint(context.Background(), math.MaxUint64); err != nil {
 							rt.Fatal(err)
 						}
-					} else if err := s.Apply(l.decode(t, lsn)); err != nil {
-						rt.Fatal(err)
+						fs.SetHook(nil)
+						s.maxMem = limit
+						if !done {
+							apply()
+						}
 					} else {
-						batch.done++
+						apply()
 					}
 					for ; from <= lsn; from++ {
 						if from > ckpt {
