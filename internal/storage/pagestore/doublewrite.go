@@ -132,7 +132,8 @@ func (d *doublewrite) repair(data vfs.File, dataPath string) error {
 		if _, err := d.f.ReadAt(cp, dwHeader+int64(i)*int64(d.ps)); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read doublewrite area %s: %w", d.path, err)
 		}
-		if _, err := page.Verify(cp); err != nil || bad == nil && !bytes.Equal(buf, cp) {
+		// Zeros are what a torn area never got: no page that is written is without LSN.
+		if lsn, err := page.Verify(cp); err != nil || lsn == 0 || bad == nil && !bytes.Equal(buf, cp) {
 			continue // reading the page will say that it is damaged; or it was written since, or not yet
 		}
 		if _, err := data.WriteAt(cp, int64(p-1)*int64(d.ps)); err != nil {

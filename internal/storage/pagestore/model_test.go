@@ -378,28 +378,36 @@ func TestModel(t *testing.T) {
 							batch.done++
 						}
 					}
+					write := func() {
+						if _, err := s.Checkpoint(context.Background(), math.MaxUint64); err != nil {
+							rt.Fatal(err)
+						}
+					}
 					if lsn > ckpt+1 && rapid.IntRange(0, 1).Draw(rt, "checkpoint beside") == 0 {
+						// One of them at some operation of the other.
 						s.SetHardened(lsn - 1)
 						written = true
+						outer, inner := write, apply
+						if rapid.Bool().Draw(rt, "within replay") {
+							outer, inner = apply, write
+						}
 						k, done, limit := rapid.IntRange(1, 10).Draw(rt, "operation"), false, s.maxMem
-						s.maxMem = math.MaxInt // or it would wait for the checkpoint
+						s.maxMem, s.opt.Replayers = math.MaxInt, 1 // or replay would wait for the checkpoint
 						fs.SetHook(func(op vfs.Op) error {
 							if op.Path == "/db"+spillSuffix { // given back under the lock
 								return nil
 							}
 							if k--; k <= 0 && !done {
 								done = true
-								apply()
+								inner()
 							}
 							return nil
 						})
-						if _, err := s.Checkpoint(context.Background(), math.MaxUint64); err != nil {
-							rt.Fatal(err)
-						}
+						outer()
 						fs.SetHook(nil)
 						s.maxMem = limit
 						if !done {
-							apply()
+							inner()
 						}
 					} else {
 						apply()

@@ -2,7 +2,9 @@ package pagestore
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -13,7 +15,7 @@ import (
 
 // TestReplayWaitsForCheckpoint: replay that has filled the memory for versions with
 // pages which a checkpoint is writing waits for that, and does not write them to
-// the spill file; without a checkpoint it does.
+// the spill file; without a checkpoint, or when that finds the disk full, it does.
 func TestReplayWaitsForCheckpoint(t *testing.T) {
 	const limit = 64 // pages
 	apply := func(t *testing.T, s *Store, lsn base.LSN, from, n uint32) {
@@ -31,7 +33,11 @@ func TestReplayWaitsForCheckpoint(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, running := range []bool{true, false} {
+	type checkpoint struct {
+		running bool
+		ends    error
+	}
+	for _, c := range []checkpoint{{true, nil}, {true, syscall.ENOSPC}, {false, nil}} {
 		synctest.Test(t, func(t *testing.T) {
 			fs := vfs.NewMem()
 			newFile(t, fs, "/db")
@@ -39,10 +45,11 @@ func TestReplayWaitsForCheckpoint(t *testing.T) {
 			apply(t, s, 1, 2, limit-4)
 			s.SetHardened(1)
 			gate, ended := make(chan struct{}), make(chan error, 1)
-			if running {
+			if c.running {
 				fs.SetHook(func(op vfs.Op) error {
 					if op.Kind == vfs.OpSync && op.Path == "/db" && !op.After {
 						<-gate
+						return c.ends
 					}
 					return nil
 				})
@@ -60,11 +67,11 @@ func TestReplayWaitsForCheckpoint(t *testing.T) {
 			synctest.Wait()
 			close(gate)
 			<-applied
-			if most := s.Stats().SpillMax; running != (most == 0) {
-				t.Errorf("a checkpoint is running: %v; bytes in the spill file: %d", running, most)
+			if most := s.Stats().SpillMax; (c.running && c.ends == nil) != (most == 0) {
+				t.Errorf("%+v; bytes in the spill file: %d", c, most)
 			}
-			if running {
-				if err := <-ended; err != nil {
+			if c.running {
+				if err := <-ended; !errors.Is(err, c.ends) {
 					t.Error(err)
 				}
 			}
