@@ -44,3 +44,43 @@ func TestArchiveFull(t *testing.T) {
 		t.Fatalf("the watcher of the primary is %s", w.ws["A"].st.W)
 	}
 }
+
+// TestPrimaryDiskFull: a primary that cannot go on after a recovery, because its
+// disk has no room, is tried again every second, not at once for ever.
+func TestPrimaryDiskFull(t *testing.T) {
+	cfg := auto()
+	cfg.AutoRestart = false
+	w := newWorld(t, 7, 2, cfg)
+	w.startAll()
+	w.settle(time.Minute)
+	w.run(12 * time.Second)
+	a, b := w.dbs["A"], w.dbs["B"]
+	b.crash()
+	w.run(12 * time.Second)
+	if a.arch["B"].state != base.ArchInvalid {
+		t.Fatalf("archive to B is %v", a.arch["B"].state)
+	}
+	opens := 0
+	w.mutate = func(x fsm.Action) fsm.Action {
+		if s, ok := x.(fsm.SendInst); ok && s.Cmd.Cmd == proto.CmdOpen && strings.HasPrefix(s.Cmd.Evidence, "reopening") {
+			if opens++; opens > 1000 {
+				t.Fatalf("opened %d times\n%s", opens, w.text(20))
+			}
+		}
+		return x
+	}
+	a.full = true
+	b.start()
+	w.run(time.Minute)
+	if a.status != base.StatusSuspend || opens == 0 {
+		t.Fatalf("the primary is %v, opened %d times", a.status, opens)
+	}
+	before := opens
+	w.run(20 * time.Second)
+	if n := opens - before; n < 10 || n > 22 {
+		t.Errorf("opened %d times in 20 s", n)
+	}
+	a.full = false
+	w.settle(time.Minute)
+	w.durable()
+}

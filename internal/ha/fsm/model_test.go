@@ -51,6 +51,7 @@ type mdb struct {
 	lease    mlease
 	replay   time.Duration // how long replaying a package takes
 	archFull string        // its local archive has no space: it takes nothing
+	full     bool          // its disk: it cannot be opened from Suspend
 }
 
 func (d *mdb) pos(n int) base.Position { return base.Position{Seq: base.Seq(n), LSN: base.LSN(n)} }
@@ -256,6 +257,8 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 		case d.status == base.StatusOpen:
 		case d.mode != base.ModePrimary:
 			d.status, d.lease.frozen = base.StatusOpen, false
+		case d.status == base.StatusSuspend && d.full:
+			return fail("the database is suspended: disk is full")
 		case d.status == base.StatusSuspend && d.w.timely && d.undecided() != "":
 			return fail("the send to %s has failed, and nothing is decided about it", d.undecided())
 		case d.status == base.StatusSuspend:

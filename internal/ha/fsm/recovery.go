@@ -184,7 +184,9 @@ func (x *m) decideRecovery() {
 		return
 	}
 	if in.Status == base.StatusSuspend {
-		x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery has ended"})
+		if !x.now.Before(x.notBefore) { // it may have no room on its disk
+			x.run(proc{kind: procReopen, steps: []proto.InstanceCommand{openOrder()}, why: "recovery has ended"})
+		}
 		return
 	}
 	x.to(Open, "", "recovery has ended")
