@@ -401,3 +401,68 @@ func TestMountWhileReplaying(t *testing.T) {
 	}
 	samePages(t, d.e, e)
 }
+
+// TestEndWhileReplaying: a standby that ends, or halts, while packages are logged and
+// not replayed says so to all who wait, takes nothing more, and has them at its next
+// start, from where they go on (G1, G9).
+func TestEndWhileReplaying(t *testing.T) {
+	for name, end := range map[string]func(*Engine) error{
+		"closed":  func(e *Engine) error { return e.Close(context.Background()) },
+		"aborted": func(e *Engine) error { e.Abort(); return nil },
+		"halted":  nil, // the archive's disk is broken, not full
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, pkgs := primaryPackages(t, 30)
+			e, fs := newStandby(t)
+			if err := e.AppendForeign(t.Context(), pkgs[:2]); err != nil {
+				t.Fatal(err)
+			}
+			fault, want := vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC}, ErrClosed
+			if end == nil {
+				fault.Err, want = syscall.EIO, ErrHalted
+			}
+			heal := fs.Inject(fault)
+			var waits []func() error
+			for _, p := range [][]*redo.Package{pkgs[2:4], pkgs[4:7]} {
+				wait, err := e.LogForeign(t.Context(), p)
+				if err != nil && end != nil {
+					t.Fatal(err)
+				}
+				if err == nil {
+					waits = append(waits, wait)
+				}
+			}
+			logged := pkgs[[]int{1, 3, 6}[len(waits)]].Pos()
+			if end != nil {
+				if err := end(e); err != nil && !errors.Is(err, syscall.ENOSPC) {
+					t.Error(err)
+				}
+			}
+			for _, wait := range waits {
+				if err := wait(); !errors.Is(err, want) && (end != nil || !errors.Is(err, syscall.EIO)) {
+					t.Errorf("the replay ends with %v", err)
+				}
+			}
+			if _, err := e.LogForeign(t.Context(), pkgs[7:]); !errors.Is(err, want) {
+				t.Errorf("more packages: %v", err)
+			}
+			if p := e.Positions(); p.Replay != pkgs[1].Pos() || p.File != logged {
+				t.Errorf("%+v, logged %v", p, logged)
+			}
+			e.Abort()
+			heal()
+			s, err := Open(t.Context(), testConfig(fs, true))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Abort()
+			if p := s.Positions(); p.File != logged || p.Replay != logged {
+				t.Errorf("after the start %+v, logged %v", p, logged)
+			}
+			if err := errors.Join(s.OpenDatabase(t.Context()), s.AppendForeign(t.Context(), pkgs[logged.Seq:])); err != nil {
+				t.Fatal(err)
+			}
+			samePages(t, d.e, s)
+		})
+	}
+}
