@@ -177,7 +177,7 @@ func (r *Receiver) answerDue() {
 		r.held = nil
 	}
 	if len(r.waiters) > 0 {
-		replayed := r.cfg.Engine.LogEnd().Seq
+		replayed := r.cfg.Engine.Replayed().Seq
 		var keep []waiter
 		for _, w := range r.waiters {
 			if w.seq <= replayed || w.logged && w.seq <= r.logged {

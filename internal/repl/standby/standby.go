@@ -46,8 +46,8 @@ type Engine interface {
 	Mode() base.Mode
 	Status() base.Status
 	Lineage() base.Lineage
-	// LogEnd is the end of the online log (APPLY_LSN), Replayed what readers
-	// may see.
+	// LogEnd is the end of what is logged, archived and in Lineage (APPLY_LSN),
+	// Replayed what readers may see.
 	LogEnd() base.Position
 	Replayed() base.Position
 	// LogForeign logs (one sync) packages that continue LogEnd, and returns how

@@ -466,3 +466,51 @@ func TestEndWhileReplaying(t *testing.T) {
 		})
 	}
 }
+
+// TestLogFullWhileReplaying: when the online log is full, a standby waits for the
+// replay of what is in it, which may wait for room in the archive, and goes on by
+// itself; or it ends, and has all of the log at its next start.
+func TestLogFullWhileReplaying(t *testing.T) {
+	d, pkgs := primaryPackages(t, 500)
+	for _, ends := range []bool{false, true} {
+		e, fs := newStandby(t)
+		heal := fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+		done := make(chan error, 1)
+		go func() { done <- e.AppendForeign(context.Background(), pkgs) }()
+		await(t, e, "full", func() bool {
+			free, total := e.log.Space()
+			return e.Status() == base.StatusSuspend && free < total/4
+		})
+		if p := e.Positions(); p.Ckpt != 0 || p.Replay.LSN != 0 || p.File.Seq == 0 || p.File == pkgs[len(pkgs)-1].Pos() {
+			t.Fatalf("%+v", p)
+		}
+		if ends {
+			if err := e.Close(t.Context()); err != nil && !errors.Is(err, syscall.ENOSPC) {
+				t.Error(err)
+			}
+			if err := <-done; !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+			at := e.Positions().File
+			e.Abort()
+			heal()
+			s, err := Open(t.Context(), testConfig(fs, true))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Abort()
+			if p := s.Positions(); p.Replay != at {
+				t.Errorf("after the start at %+v, logged %v", p, at)
+			}
+			if e = s; e.OpenDatabase(t.Context()) != nil {
+				t.Fatal("not opened")
+			}
+			go func() { done <- e.AppendForeign(context.Background(), pkgs[at.Seq:]) }()
+		}
+		heal()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		samePages(t, d.e, e)
+	}
+}
