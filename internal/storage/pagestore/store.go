@@ -23,7 +23,7 @@ const DefaultBuffer = 8 << 20
 // Defaults of Options, in bytes.
 const (
 	DefaultSpill    = 32 << 20
-	DefaultVersions = 256 << 20
+	DefaultVersions = 512 << 20
 	DefaultPart     = 1 << 20
 )
 
