@@ -80,7 +80,7 @@ func TestCatchUpInterruptedAndResumed(t *testing.T) {
 			"by the network": func(func()) { c.net.Reset("A", "B") },
 			"by a restart":   func(func()) { c.stop("B") },
 		} {
-			for range 600 {
+			for range 1600 { // more than is under way at a time, which may be one batch
 				if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
 					t.Fatal(err)
 				}
@@ -229,7 +229,7 @@ func TestProgress(t *testing.T) {
 		c := newCluster(t, 2, base.ArchRealtime)
 		a := c.all()
 		c.failover(a, "B")
-		for range 600 {
+		for range 1600 {
 			if _, err := a.Commit(context.Background(), a.Ship, 8000); err != nil {
 				t.Fatal(err)
 			}
@@ -238,6 +238,9 @@ func TestProgress(t *testing.T) {
 			t.Fatalf("nothing is being sent: %+v", p)
 		}
 		var total int64
+		if err := c.up["B"].Recv.Drain(t.Context()); err != nil { // the gate is for what comes now
+			t.Fatal(err)
+		}
 		has := c.up["B"].Recv.Info().Stand
 		for _, p := range c.engines["A"].Log() {
 			if p.GSEQ > has.Seq {

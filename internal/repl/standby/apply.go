@@ -86,7 +86,8 @@ func (r *Receiver) applyOne() bool {
 	}
 	r.answerDue()
 	r.mu.Lock()
-	ready := len(r.queue) > 0 && len(r.inflight) < inFlight
+	// Beside a replay only what is worth it: a stream of small packages had a sync each.
+	ready := len(r.queue) > 0 && (len(r.inflight) == 0 || len(r.inflight) < inFlight && r.urgent())
 	r.mu.Unlock()
 	if !ready { // the end of a replay wakes
 		return false
