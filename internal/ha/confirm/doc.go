@@ -59,6 +59,10 @@
 // Persisted. A crash between writing and answering leaves a record of a decision
 // nobody heard of, which only forbids.
 //
+// When the network of the monitor itself was away, it gets its watchers back one
+// after the other: of a standby that is connected since less than a second
+// (linkGrace) it decides nothing, so that a primary that waits is heard as well.
+//
 // A monitor that has just started, or whose process stood still for longer than
 // DW_ERROR_TIME/2, knows nothing fresh: it decides on a takeover only after the
 // primary itself has reported since, and on a request only after every other

@@ -25,6 +25,7 @@ type Config struct {
 type meta struct {
 	fresh    bool      // reported since the epoch
 	onLink   bool      // reported over the connection that stands now
+	linkAt   time.Time // when that came up, or went
 	exitedAt time.Time // first report of a normal exit of its instance
 }
 

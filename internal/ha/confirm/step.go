@@ -35,7 +35,7 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	case Report:
 		s.report(e, now)
 	case Link:
-		s.link(e)
+		s.link(e, now)
 	case Tick, Stalled:
 	case Ask:
 		return append(out, s.ask(e, now)...)
@@ -101,12 +101,13 @@ func (s *State) byInst(inst string) int {
 	return -1
 }
 
-func (s *State) link(e Link) {
+func (s *State) link(e Link, now time.Time) {
 	i := s.byAddr(e.Addr)
 	if i < 0 {
 		return
 	}
 	s.peers[i].Connected = e.Up
+	s.meta[i].linkAt = now
 	s.meta[i].onLink = false // what it said before may be old
 }
 
