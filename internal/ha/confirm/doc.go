@@ -42,7 +42,8 @@
 // restarted. The claim returns only with a report of the primary, Open, that the
 // archive to X is Valid, and what the primary's watcher sends it arrives in order
 // (package fsm, "Claims"). So X's claim is as good as its newest report, and the
-// monitor must have one over the connection that stands now; no time has to pass.
+// monitor must have one over the connection that stands now; for safety no time has
+// to pass (linkGrace, below, only avoids takeovers that nobody needs).
 // If the newest report is already wrong, X's watcher refuses the grant.
 //
 // A grant names the era of the report it was made by (proto.WatcherStatus.Era),
