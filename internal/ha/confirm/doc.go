@@ -61,8 +61,9 @@
 // nobody heard of, which only forbids.
 //
 // When the network of the monitor itself was away, it gets its watchers back one
-// after the other: of a standby that is connected since less than a second
-// (linkGrace) it decides nothing, so that a primary that waits is heard as well.
+// after the other: for a standby that is connected since less than a second
+// (linkGrace) it decides on a takeover only when the primary's watcher was heard
+// since, too, so that a primary that waits is not taken for a dead one.
 //
 // A monitor that has just started, or whose process stood still for longer than
 // DW_ERROR_TIME/2, knows nothing fresh: it decides on a takeover only after the

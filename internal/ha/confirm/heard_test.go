@@ -33,13 +33,54 @@ func TestStandbyIsBack(t *testing.T) {
 		b := standby("B", "A", 3, 105, false)
 		b.Inst.ValidClaim = claim
 		r.report(b)
-		// The network of this monitor may have been away: others have a second, too.
-		if why := r.s.Takeover("B", true, r.now).Why(); len(grants(r.acts)) != 0 || !strings.Contains(why, "stands for a second") {
-			t.Fatalf("at once, grants %+v, why %q", grants(r.acts), why)
-		}
-		r.run(2*time.Second, b, c, dead(primary("A", 3, 0)))
 		if g := grants(r.acts); (len(g) > 0) != claim {
 			t.Fatalf("claim %v: grants %+v", claim, g)
+		}
+	}
+}
+
+// TestNetworkIsBack: a monitor that was cut off from both watchers hears the
+// standby's first; the primary, silent for it so far, has a second to be heard.
+func TestNetworkIsBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		prim  func(proto.WatcherStatus) proto.WatcherStatus // what is heard of it 2 ms later; nil: nothing
+		taken time.Duration                                 // when B is told to take over; 0: never
+	}{
+		"the primary waits":    {prim: func(s proto.WatcherStatus) proto.WatcherStatus { return s }},
+		"its instance is dead": {prim: dead, taken: 2 * time.Millisecond},
+		"its machine is dead":  {taken: linkGrace},
+	} {
+		r := newRig(t)
+		r.healthy()
+		for _, inst := range []string{"A", "B", "C"} {
+			r.do(Link{inst, false})
+		}
+		r.run(time.Minute)
+		r.do(Link{"B", true})
+		back := r.now
+		if r.report(standby("B", "A", 3, 105, false)); len(grants(r.acts)) != 0 {
+			t.Fatalf("%s: at once, grants %+v", name, grants(r.acts))
+		}
+		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "or that stands for a second: the connection came up 0s ago") {
+			t.Fatalf("%s: why %q", name, why)
+		}
+		r.now = r.now.Add(2 * time.Millisecond)
+		if c.prim != nil {
+			r.do(Link{"A", true})
+			r.report(c.prim(primary("A", 3, 0)))
+		}
+		r.do(Tick{})
+		for len(grants(r.acts)) == 0 && r.now.Sub(back) < 3*time.Second {
+			r.now = r.now.Add(2 * time.Millisecond)
+			r.report(standby("B", "A", 3, 105, false))
+			r.do(Tick{})
+		}
+		took := r.now.Sub(back)
+		if len(grants(r.acts)) == 0 {
+			took = 0
+		}
+		if took != c.taken {
+			t.Errorf("%s: takes over after %v, want %v", name, took, c.taken)
 		}
 	}
 }

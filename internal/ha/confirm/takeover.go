@@ -39,14 +39,17 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	// What it says of its claim is then of a moment after anything this monitor
 	// may have missed (package comment, "What must have been heard").
 	l.Add(tm.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
-	// When this monitor's own network has just come back, the others are about to be heard, too.
-	l.Add(now.Sub(tm.linkAt) >= linkGrace, "the connection to the standby's watcher stands for a second", "it came up %v ago", now.Sub(tm.linkAt).Round(time.Millisecond))
+	// When this monitor's own network has just come back, the primary is about to be heard, too.
+	since := now.Sub(tm.linkAt)
+	l.Add(since >= linkGrace || !prim.Heard.Before(tm.linkAt), "the primary was heard since the connection to the standby's watcher came up, or that stands for a second",
+		"the connection came up %v ago", since.Round(time.Millisecond))
 	l.Add(!s.busy, "this monitor runs no manual command", "it does")
 	return l
 }
 
-// linkGrace is how long the other watchers have to be heard once one is connected
-// again: a switch that is repaired gives all of them back, one after the other.
+// linkGrace is how long the primary's watcher has to be heard once the standby's
+// is connected again: a switch that is repaired gives all of them back, one after
+// the other.
 const linkGrace = time.Second
 
 // metaOf is the rest of what is known of p, which a view of s gave out.
