@@ -408,7 +408,8 @@ func setClock(w *world, h *host) (func(), bool) {
 	return nil, true
 }
 
-// ahead: no standby has replayed what its primary may be without (G7).
+// ahead: no standby has replayed what its primary may be without (G7), but one that
+// is taking over and about to be primary itself.
 func (w *world) ahead() {
 	for _, p := range w.hosts {
 		pe := p.engine()
@@ -418,6 +419,9 @@ func (w *world) ahead() {
 		for _, s := range w.hosts {
 			se := s.engine()
 			if s == p || se == nil || se.Mode() != base.ModeStandby {
+				continue
+			}
+			if i := s.current(); i == nil || i.srv.Load().Standby().Info().Frozen {
 				continue
 			}
 			spos, sl := se.HardState()

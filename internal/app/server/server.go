@@ -540,6 +540,9 @@ func (s *Server) Kill() { s.requestStop(stopAbort, "killed") }
 // Engine is the database of the instance.
 func (s *Server) Engine() *engine.Engine { return s.eng }
 
+// Standby is what takes the redo of a primary.
+func (s *Server) Standby() *standby.Receiver { return s.recv }
+
 // Sessions is what serves SQL.
 func (s *Server) Sessions() *session.Backend { return s.sess }
 

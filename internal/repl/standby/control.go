@@ -217,6 +217,8 @@ func (r *Receiver) PeerIdentity(inst string, id mal.Identity) {
 //
 // It returns only when what was promised to the primary is over (Promise);
 // ended are incarnations of instances whose processes are known to be gone (Ended).
+// The kept package is replayed last, when that primary can acknowledge nothing any
+// more: a takeover that is given up before leaves it kept (G7).
 func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
 	r.Ended(ended...)
 	r.mu.Lock()
@@ -225,16 +227,21 @@ func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
 		return base.Errorf(CodeMode, "kept package is replayed in Standby mode only, this is %v", m)
 	}
 	r.frozen = true
-	if k := r.kept; k != nil {
+	r.mu.Unlock()
+	if err := r.Drain(ctx); err != nil {
+		return fmt.Errorf("replay what is queued: %w", err)
+	}
+	if err := r.awaitPromise(ctx); err != nil {
+		return fmt.Errorf("wait until the old primary can acknowledge nothing any more: %w", err)
+	}
+	r.mu.Lock()
+	if k := r.kept; k != nil && r.frozen {
 		r.kept = nil
 		r.push(k)
 	}
 	r.mu.Unlock()
 	if err := r.Drain(ctx); err != nil {
 		return fmt.Errorf("replay the kept package: %w", err)
-	}
-	if err := r.awaitPromise(ctx); err != nil {
-		return fmt.Errorf("wait until the old primary can acknowledge nothing any more: %w", err)
 	}
 	r.cfg.OnChange()
 	return nil

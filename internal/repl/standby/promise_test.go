@@ -64,6 +64,43 @@ func TestEnded(t *testing.T) {
 	}
 }
 
+// TestKeptUntilThePromiseIsOver: while the old primary may live, and be without the
+// kept package, a takeover does not replay it: one that is given up has not (G7).
+func TestKeptUntilThePromiseIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, e := receiver(t, nil)
+		c := &chain{}
+		c.open("one")
+		must(t, offer(r, "A", c.head(mal.KindRealtime), first(c)))
+		had := c.pos
+		must(t, offer(r, "A", c.head(mal.KindRealtime), c.next()))
+		kept := func(when string, logged int, has bool) {
+			t.Helper()
+			synctest.Wait()
+			if n := len(e.Log()); n != logged || r.Info().HasKeep != has {
+				t.Fatalf("%s: %d packages in the log, want %d; kept %v", when, n, logged, r.Info().HasKeep)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		result := keep(ctx, r)
+		kept("waiting", 1, true)
+		cancel()
+		if _, err := result(); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		kept("given up", 1, true)
+		r.Thaw()
+		r.Hardened("A", mal.Hardened{Pos: had, OpenID: 1}, nil)
+		kept("the primary is without it", 1, true)
+		result = keep(t.Context(), r)
+		kept("waiting again", 1, true)
+		if _, err := result(); err != nil {
+			t.Fatal(err)
+		}
+		kept("taken over", 2, false)
+	})
+}
+
 // TestEndedIsOfOneProcess: the end of one process says nothing of the next one
 // of the same database, to which something is promised afterwards.
 func TestEndedIsOfOneProcess(t *testing.T) {
