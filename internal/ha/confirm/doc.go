@@ -43,7 +43,7 @@
 // archive to X is Valid, and what the primary's watcher sends it arrives in order
 // (package fsm, "Claims"). So X's claim is as good as its newest report, and the
 // monitor must have one over the connection that stands now; for safety no time has
-// to pass (linkGrace, below, only avoids takeovers that nobody needs).
+// to pass (backGrace, below, only avoids takeovers that nobody needs).
 // If the newest report is already wrong, X's watcher refuses the grant.
 //
 // A grant names the era of the report it was made by (proto.WatcherStatus.Era),
@@ -61,9 +61,10 @@
 // nobody heard of, which only forbids.
 //
 // When the network of the monitor itself was away, it gets its watchers back one
-// after the other: for a standby that is connected since less than a second
-// (linkGrace) it decides on a takeover only when the primary's watcher was heard
-// since, too, so that a primary that waits is not taken for a dead one.
+// after the other: for a standby that was silent for DW_ERROR_TIME/2 and is heard
+// again for less than a second (backGrace) it decides on a takeover only when the
+// primary's watcher was heard since, too, so that a primary that waits is not taken
+// for a dead one.
 //
 // A monitor that has just started, or whose process stood still for longer than
 // DW_ERROR_TIME/2, knows nothing fresh: it decides on a takeover only after the

@@ -40,33 +40,43 @@ func TestStandbyIsBack(t *testing.T) {
 }
 
 // TestNetworkIsBack: a monitor that was cut off from both watchers hears the
-// standby's first; the primary, silent for it so far, has a second to be heard.
+// standby's first, over a new connection or, where that of before outlived it,
+// over the old one; the primary, silent for it so far, has a second to be heard.
 func TestNetworkIsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		prim  func(proto.WatcherStatus) proto.WatcherStatus // what is heard of it 2 ms later; nil: nothing
 		taken time.Duration                                 // when B is told to take over; 0: never
+		same  bool                                          // the connections are those of before
 	}{
-		"the primary waits":    {prim: func(s proto.WatcherStatus) proto.WatcherStatus { return s }},
-		"its instance is dead": {prim: dead, taken: 2 * time.Millisecond},
-		"its machine is dead":  {taken: linkGrace},
+		"the primary waits":                     {prim: func(s proto.WatcherStatus) proto.WatcherStatus { return s }},
+		"its instance is dead":                  {prim: dead, taken: 2 * time.Millisecond},
+		"its machine is dead":                   {taken: backGrace},
+		"the primary waits, same connections":   {same: true, prim: func(s proto.WatcherStatus) proto.WatcherStatus { return s }},
+		"its machine is dead, same connections": {same: true, taken: backGrace},
 	} {
 		r := newRig(t)
 		r.healthy()
 		for _, inst := range []string{"A", "B", "C"} {
-			r.do(Link{inst, false})
+			if !c.same {
+				r.do(Link{inst, false})
+			}
 		}
-		r.run(time.Minute)
-		r.do(Link{"B", true})
+		r.run(12 * time.Second)
+		if !c.same {
+			r.do(Link{"B", true})
+		}
 		back := r.now
 		if r.report(standby("B", "A", 3, 105, false)); len(grants(r.acts)) != 0 {
 			t.Fatalf("%s: at once, grants %+v", name, grants(r.acts))
 		}
-		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "or that stands for a second: the connection came up 0s ago") {
+		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "or that is for a second: neither") {
 			t.Fatalf("%s: why %q", name, why)
 		}
 		r.now = r.now.Add(2 * time.Millisecond)
 		if c.prim != nil {
-			r.do(Link{"A", true})
+			if !c.same {
+				r.do(Link{"A", true})
+			}
 			r.report(c.prim(primary("A", 3, 0)))
 		}
 		r.do(Tick{})
@@ -82,6 +92,41 @@ func TestNetworkIsBack(t *testing.T) {
 		if took != c.taken {
 			t.Errorf("%s: takes over after %v, want %v", name, took, c.taken)
 		}
+	}
+}
+
+// TestFlappingLink: a connection to the standby's watcher that never stands for a
+// second, but through which it is heard, does not keep the standby from taking over:
+// the second is for a monitor that heard nothing.
+func TestFlappingLink(t *testing.T) {
+	r := newRig(t)
+	r.healthy()
+	died := r.now
+	for i := 0; len(grants(r.acts)) == 0 && r.now.Sub(died) < time.Minute; i++ {
+		if i%4 == 3 {
+			r.do(Link{"B", false})
+			r.run(200 * time.Millisecond)
+			r.do(Link{"B", true})
+		}
+		r.run(200*time.Millisecond, standby("B", "A", 3, 105, false))
+	}
+	if took := r.now.Sub(died); len(grants(r.acts)) != 1 || took > 11*time.Second {
+		t.Errorf("grants %+v after %v", grants(r.acts), took)
+	}
+	// Why not is told once, not at every tick of the second.
+	r = newRig(t)
+	r.healthy()
+	r.run(12 * time.Second)
+	r.acts = nil
+	r.run(800*time.Millisecond, standby("B", "A", 3, 105, false))
+	told := 0
+	for _, a := range r.acts {
+		if x, ok := a.(Tell); ok && strings.Contains(x.Text, "no standby takes over now") {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times why not", told)
 	}
 }
 

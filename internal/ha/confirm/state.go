@@ -25,7 +25,7 @@ type Config struct {
 type meta struct {
 	fresh    bool      // reported since the epoch
 	onLink   bool      // reported over the connection that stands now
-	linkAt   time.Time // when that came up, or went
+	backAt   time.Time // its first report after a silence of DW_ERROR_TIME/2
 	exitedAt time.Time // first report of a normal exit of its instance
 }
 

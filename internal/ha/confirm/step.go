@@ -35,7 +35,7 @@ func (s *State) Advance(ev Event, now time.Time) []Action {
 	case Report:
 		s.report(e, now)
 	case Link:
-		s.link(e, now)
+		s.link(e)
 	case Tick, Stalled:
 	case Ask:
 		return append(out, s.ask(e, now)...)
@@ -101,13 +101,12 @@ func (s *State) byInst(inst string) int {
 	return -1
 }
 
-func (s *State) link(e Link, now time.Time) {
+func (s *State) link(e Link) {
 	i := s.byAddr(e.Addr)
 	if i < 0 {
 		return
 	}
 	s.peers[i].Connected = e.Up
-	s.meta[i].linkAt = now
 	s.meta[i].onLink = false // what it said before may be old
 }
 
@@ -117,6 +116,9 @@ func (s *State) report(e Report, now time.Time) {
 		return
 	}
 	p, m := &s.peers[i], &s.meta[i]
+	if now.Sub(p.Heard) >= s.view(now).ErrorTime()/2 {
+		m.backAt = now
+	}
 	p.Known, p.Connected, p.Heard, p.Status, m.fresh, m.onLink = true, true, now, e.Status, true, true
 	in := &p.Status.Inst
 	if s.att.inst == in.InstName && !s.att.based {

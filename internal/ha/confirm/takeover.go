@@ -40,17 +40,17 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	// may have missed (package comment, "What must have been heard").
 	l.Add(tm.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
 	// When this monitor's own network has just come back, the primary is about to be heard, too.
-	since := now.Sub(tm.linkAt)
-	l.Add(since >= linkGrace || !prim.Heard.Before(tm.linkAt), "the primary was heard since the connection to the standby's watcher came up, or that stands for a second",
-		"the connection came up %v ago", since.Round(time.Millisecond))
+	l.Add(now.Sub(tm.backAt) >= backGrace || !prim.Heard.Before(tm.backAt),
+		"the primary was heard since the standby's watcher is heard again, or that is for a second", "neither; it was silent for DW_ERROR_TIME/2 or longer")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does")
 	return l
 }
 
-// linkGrace is how long the primary's watcher has to be heard once the standby's
-// is connected again: a switch that is repaired gives all of them back, one after
-// the other.
-const linkGrace = time.Second
+// backGrace is how long the primary's watcher has to be heard once the standby's
+// is heard again: a switch that is repaired gives all of them back, one after
+// the other. It is counted from the end of a silence, not from a connection: one
+// that breaks again and again brings reports, and must not put a takeover off.
+const backGrace = time.Second
 
 // metaOf is the rest of what is known of p, which a view of s gave out.
 func (s *State) metaOf(p cond.Peer) meta { return s.meta[s.byAddr(p.Addr)] }
