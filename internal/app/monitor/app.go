@@ -10,10 +10,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -168,22 +170,59 @@ func Run(ctx context.Context, o Options, cfg dwmon.Config, stdin io.Reader, stdo
 		}
 	}
 	if o.Exec != "" {
-		return c.Script(ctx, strings.Split(o.Exec, ";"))
+		return c.Script(ctx, slices.Values(strings.Split(o.Exec, ";")))
 	}
 	if in, ok := stdin.(*os.File); ok && isTerminal(in) {
 		return interactive(ctx, c, in, filepath.Dir(o.Path))
 	}
-	var lines []string
-	sc := bufio.NewScanner(stdin)
-	for sc.Scan() {
-		lines = append(lines, sc.Text())
+	lines, readErr := linesOf(ctx, stdin)
+	if code := c.Script(ctx, lines); code != ExitOK {
+		return code
 	}
-	return c.Script(ctx, lines)
+	if *readErr != nil {
+		fmt.Fprintf(stderr, "dmmonitor: reading commands: %v\n", *readErr)
+		return ExitUsage
+	}
+	return ExitOK
+}
+
+// linesOf are the lines of in as they come, so that a command is run before the
+// next one is written, until ctx ends. The error is set when they have ended.
+func linesOf(ctx context.Context, in io.Reader) (iter.Seq[string], *error) {
+	var failed error
+	return func(yield func(string) bool) {
+		next, stop := make(chan string), make(chan struct{})
+		end := make(chan error, 1)
+		defer close(stop)
+		go func() {
+			sc := bufio.NewScanner(in)
+			for sc.Scan() {
+				select {
+				case next <- sc.Text():
+				case <-stop:
+					return
+				}
+			}
+			end <- sc.Err()
+		}()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case failed = <-end:
+				return
+			case l := <-next:
+				if !yield(l) {
+					return
+				}
+			}
+		}
+	}, &failed
 }
 
 // Script runs lines until one fails and returns its exit code.
-func (c *Console) Script(ctx context.Context, lines []string) int {
-	for _, line := range lines {
+func (c *Console) Script(ctx context.Context, lines iter.Seq[string]) int {
+	for line := range lines {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}

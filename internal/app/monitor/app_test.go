@@ -105,7 +105,7 @@ func status(name string, prim bool) proto.WatcherStatus {
 	lin := base.Lineage{{ID: 1, TGUID: "11111111111111111111111111111111", OpenTime: when, SysMode: base.ModePrimary, SrcDBMagic: 0xa1, DBMagic: 0xa1, CurInst: "A", Apply: []base.Position{{Seq: 1, LSN: 1}}}}
 	st := proto.WatcherStatus{Seq: 1, Incarnation: name, Group: "GRP1", OGUID: 7, Time: when, State: proto.DWOpen, CtlStatus: proto.CtlValid, InstOK: true,
 		Config:   proto.GroupConfig{Type: "GLOBAL", Mode: "MANUAL", ErrorTime: 10, InstErrorTime: 20, RecoverTime: 60, IniPath: "/dm/dm.ini", StartupCmd: "dmserver"},
-		Monitors: []proto.MonitorInfo{{ID: "other", Addr: "10.0.0.9", Since: when}, {ID: "me", Addr: "127.0.0.1", Since: when}},
+		Monitors: []proto.MonitorInfo{{ID: "other", Addr: "10.0.0.9", Since: when}, {ID: "me", Addr: "127.0.0.1:40316", Since: when}},
 		Inst: proto.InstanceStatus{InstName: name, Incarnation: name, Mode: base.ModeStandby, Status: base.StatusOpen, Port: 5236, Lineage: lin,
 			File: base.Position{Seq: 9, LSN: 90}, Cur: base.Position{Seq: 9, LSN: 90}, Apply: base.Position{Seq: 8, LSN: 80}, Stand: base.Position{Seq: 8, LSN: 80},
 			Keep: base.Position{Seq: 9, LSN: 90}, Replay: base.Position{Seq: 8, LSN: 80}, RedosParallel: 1, ValidClaim: true, ValidClaimFrom: "A", ValidClaimID: 1}}
@@ -131,6 +131,9 @@ func TestConsole(t *testing.T) {
 			case "primary-dead":
 				a.InstOK, a.StateAtLoss, a.State = false, proto.DWOpen, proto.DWStartup
 				b.Inst.Links[0].Connected = false
+			case "confirm-elsewhere":
+				a.Config.Mode, b.Config.Mode = "AUTO", "AUTO"
+				b.Monitors = append(b.Monitors, proto.MonitorInfo{ID: "c", Confirm: true, Addr: "10.0.0.7", Since: when})
 			case "invalid":
 				a.Inst.Archives[0].State = base.ArchInvalid
 				b.Why = []string{"it waits"}

@@ -125,10 +125,14 @@ func (c *Console) args(cmd *command, f []string) (args, error) {
 	if len(f) > 0 && cmd.arg == argNone || len(f) > 2 {
 		return bad()
 	}
-	// "group. db", "group .db" and "group.db" all occur in the manual.
+	// "group. db", "group .db" and "group.db" all occur in the manual. Two words
+	// are never made one name otherwise: "kill database A 2" is not A2.
 	name := strings.Join(f, "")
-	if len(f) == 2 && !strings.Contains(name, ".") {
+	if len(f) == 2 && !strings.HasSuffix(f[0], ".") && !strings.HasPrefix(f[1], ".") {
 		name = f[0] + "." + f[1]
+	}
+	if strings.Count(name, ".") > 1 || strings.HasPrefix(name, ".") || cmd.arg == argDB && strings.HasSuffix(name, ".") {
+		return bad()
 	}
 	switch {
 	case cmd.arg == argGroup:
@@ -205,7 +209,13 @@ func (c *Console) login(ctx context.Context, rest []string) error {
 			return err
 		}
 	case 1:
-		user, pwd, _ = strings.Cut(rest[0], "/")
+		var both bool
+		if user, pwd, both = strings.Cut(rest[0], "/"); !both && c.Ask != nil {
+			var err error
+			if pwd, err = c.Ask("password: ", true); err != nil {
+				return err
+			}
+		}
 	case 2:
 		user, pwd = rest[0], rest[1]
 	default:
@@ -244,7 +254,7 @@ func (c *Console) set(ctx context.Context, f []string) error {
 	case words == "arch invalid":
 		return c.done("set arch invalid", c.M.SetArchInvalid(ctx, a.group, a.db))
 	case strings.HasPrefix(words, "auto restart "), strings.HasPrefix(words, "until time"):
-		return base.Errorf(-1, "set %s: there is no shared-storage cluster or asynchronous standby in this version", words)
+		return base.Errorf(dwmon.CodeNotNormal, "set %s: there is no shared-storage cluster or asynchronous standby in this version", words)
 	case kind == "group" && len(f) == 2:
 		return c.done("set group "+f[0], c.M.SetGroupPara(ctx, a.group, f[0], f[1]))
 	}

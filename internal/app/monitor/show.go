@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,8 +65,8 @@ func (c *Console) detail(d dwmon.DatabaseSnapshot) {
 		fmt.Fprintln(c.Out, "no message received yet")
 		return
 	}
-	c.grid(table.Row{"INST_PORT", "INST_OK", "INAME", "ISTATUS", "IMODE", "DSC_SEQNO", "DSC_CONTROL_NODE", "RTYPE", "RSTAT", "FSEQ", "FLSN", "CSEQ", "CLSN", "DW_STAT_FLAG"},
-		table.Row{d.InstPort, strings.ToUpper(d.InstOK), d.Name, d.Status, d.Mode, 0, 0, d.RType, d.RStat, d.File.Seq, d.File.LSN, d.Cur.Seq, d.Cur.LSN, d.StatFlag})
+	c.grid(table.Row{"INST_PORT", "INST_OK", "INAME", "ISTATUS", "IMODE", "DSC_STATUS", "DSC_SEQNO", "DSC_CONTROL_NODE", "RTYPE", "RSTAT", "FSEQ", "FLSN", "CSEQ", "CLSN", "DW_STAT_FLAG"},
+		table.Row{d.InstPort, strings.ToUpper(d.InstOK), d.Name, d.Status, d.Mode, "NULL", 0, 0, d.RType, d.RStat, d.File.Seq, d.File.LSN, d.Cur.Seq, d.Cur.LSN, d.StatFlag})
 	if d.Mode == base.ModeStandby.String() {
 		c.grid(table.Row{"REDOS_PARALLEL_NUM", "ARCH_SEND_UNTIL_TIME", "APPLY_UNTIL_TIME", "DSC_SEQNO", "SSEQ", "SLSN", "KSEQ", "KLSN", "RSEQ", "RLSN", "N_TSK", "TSK_MEM_USE", "REDO_LSN_ARR"},
 			table.Row{d.RedosParallel, "NONE", "FALSE", 0, d.Stand.Seq, d.Stand.LSN, d.Keep.Seq, d.Keep.LSN, d.Replay.Seq, d.Replay.LSN, d.NTask, d.TaskMem, redoLSNs(d)})
@@ -125,7 +126,11 @@ func (c *Console) find(a args) (dwmon.GroupSnapshot, dwmon.DatabaseSnapshot, err
 			}
 		}
 	}
-	return dwmon.GroupSnapshot{}, dwmon.DatabaseSnapshot{}, base.Errorf(dwmon.CodeArgument, "no message of a database %q has been received", a.db)
+	err := c.M.Heard(a.group, a.db)
+	if err == nil {
+		err = base.Errorf(dwmon.CodeInstFailed, "%s has been heard of for the first time just now: type it again", a.db)
+	}
+	return dwmon.GroupSnapshot{}, dwmon.DatabaseSnapshot{}, err
 }
 
 // selected returns the databases an optional name stands for.
@@ -133,6 +138,9 @@ func (c *Console) selected(a args) ([]dwmon.DatabaseSnapshot, error) {
 	if a.db != "" {
 		_, d, err := c.find(a)
 		return []dwmon.DatabaseSnapshot{d}, err
+	}
+	if a.group != "" && !c.isGroup(a.group) {
+		return nil, base.Errorf(dwmon.CodeArgument, "no group %q in dmmonitor.ini", a.group)
 	}
 	var out []dwmon.DatabaseSnapshot
 	for _, g := range c.M.Snapshot().Groups {
@@ -198,11 +206,19 @@ func (c *Console) showOpen(a args) error {
 		if src == "" {
 			src = r.CurInst
 		}
-		rows = append(rows, table.Row{r.TGUID, r.ID, stamp(r.OpenTime), r.SysMode, src, r.CurInst, r.SrcDBMagic, r.DBMagic, max(1, len(r.Apply)),
+		rows = append(rows, table.Row{r.TGUID, r.ID, stamp(r.OpenTime), r.SysMode.String(), src, r.CurInst, r.SrcDBMagic, r.DBMagic, max(1, len(r.Apply)),
 			"(" + strings.Join(seqs, ", ") + ")", "(" + strings.Join(lsns, ", ") + ")"})
 	}
 	c.grid(table.Row{"TGUID", "ROWID", "OPEN_TIME", "SYS_MODE", "PRI_INST_NAME", "CUR_INST_NAME", "PRI_DB_MAGIC", "CUR_DB_MAGIC", "N_EP", "PKG_SEQNO_ARR", "APPLY_LSN_ARR"}, rows...)
 	return nil
+}
+
+// host is an address without its port, where it has one.
+func host(addr string) string {
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
 }
 
 func (c *Console) showMonitors(a args) error {
@@ -220,7 +236,7 @@ func (c *Console) showMonitors(a args) error {
 		}
 		var own, rest []table.Row
 		for _, x := range d.Monitors {
-			row := table.Row{stamp(x.Since), upper(x.Confirm), x.ID, x.Addr, dwmon.Version}
+			row := table.Row{stamp(x.Since), upper(x.Confirm), x.ID, host(x.Addr), dwmon.Version}
 			if x.ID == c.M.ID() {
 				own = append(own, row)
 			} else {
@@ -264,7 +280,7 @@ func (c *Console) showSend(a args) error {
 			c.grid(table.Row{"SOURCE", "STANDBY", "LAST RECOVER TIME", "LAST_RECOVER CODE", "INST_RECOVER_TIME(IN DMWATCHER.INI)", "INST_RECOVER_TIME(IN DMWATCHER MEMORY)"},
 				table.Row{p.Name, d.Name, stamp(last.Begun), last.Code, p.Config.RecoverTime, mem})
 			c.grid(table.Row{"MPP_FLAG", "ARCH TYPE", "MAL STATUS", "ARCH STATUS", "RECOVERING", "SENT LSN", "ACKNOWLEDGED LSN", "SEND DESC INFO"},
-				table.Row{"FALSE", x.Type, mal, strings.ToUpper(x.State.String()), upper(x.Recovering), x.Sent.LSN, x.Acked.LSN, x.LastError})
+				table.Row{"FALSE", x.Type.String(), mal, strings.ToUpper(x.State.String()), upper(x.Recovering), x.Sent.LSN, x.Acked.LSN, x.LastError})
 			c.sendTables(x.Type, x.SendFailed, sendStat(p, d.Name), x.LastError)
 			return nil
 		}

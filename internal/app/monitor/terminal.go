@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reeflective/readline"
@@ -49,16 +50,36 @@ func ask(in *os.File, out io.Writer, prompt string, hidden bool) (string, error)
 // interactive is the console on a terminal: history, completion, messages of
 // the system between the lines.
 func interactive(ctx context.Context, c *Console, in *os.File, dir string) int {
-	rl := readline.NewShell()
-	rl.Prompt.Primary(func() string {
+	prompt := func() string {
 		if u := c.M.LoggedIn(); u != "" {
 			return "monitor(" + u + ")> "
 		}
 		return "monitor> "
-	})
+	}
+	rl := readline.NewShell()
+	rl.Prompt.Primary(prompt)
 	rl.History.AddFromFile("commands", filepath.Join(dir, ".dmmonitor_history"))
 	rl.Completer = func(line []rune, cursor int) readline.Completions {
 		return readline.CompleteValues(c.complete(string(line[:cursor]))...)
+	}
+	// While no line is edited the terminal is not the editor's: it would ask it for
+	// its cursor, and the answer would be typed into whatever is read next.
+	var editing atomic.Bool
+	say := func(text string) {
+		if editing.Load() {
+			rl.Printf("%s\n", text)
+		} else {
+			fmt.Fprintln(c.Out, text)
+		}
+	}
+	read := func() (string, error) {
+		editing.Store(true)
+		defer editing.Store(false)
+		return rl.Readline()
+	}
+	if t := os.Getenv("TERM"); t == "" || t == "dumb" { // it answers no question
+		say = func(text string) { fmt.Fprintln(c.Out, text) }
+		read = func() (string, error) { return ask(in, c.Out, prompt(), false) }
 	}
 	c.Ask = func(prompt string, hidden bool) (string, error) { return ask(in, c.Out, prompt, hidden) }
 
@@ -66,7 +87,7 @@ func interactive(ctx context.Context, c *Console, in *os.File, dir string) int {
 	defer cancel()
 	go func() {
 		for m := range msgs {
-			rl.Printf("%s [%s] %s\n", m.Time.Format("15:04:05"), m.From, m.Text)
+			say(fmt.Sprintf("%s [%s] %s", m.Time.Format("15:04:05"), m.From, m.Text))
 		}
 	}()
 	var mu sync.Mutex
@@ -94,24 +115,24 @@ func interactive(ctx context.Context, c *Console, in *os.File, dir string) int {
 					var b strings.Builder
 					shown := &Console{M: c.M, Out: &b}
 					shown.show(args{})
-					rl.Printf("%s\n", b.String())
+					say(b.String())
 				}
 			}
 		}()
 	}
 	defer c.Every(0)
 	for {
-		line, err := rl.Readline()
+		line, err := c.readLine(ctx, in, read)
 		switch {
 		case errors.Is(err, readline.ErrInterrupt):
 			continue
-		case err != nil: // end of input
-			return ExitOK
 		case ctx.Err() != nil:
 			return ExitOK
 		case c.M.Err() != nil:
 			fmt.Fprintln(c.Out, c.M.Err())
 			return exitCode(c.M.Err())
+		case err != nil: // end of input
+			return ExitOK
 		}
 		if f := strings.Fields(line); len(f) > 0 && !(len(f) >= 2 && strings.HasPrefix(strings.ToLower(f[1]), "i") && strings.EqualFold(f[0], "show")) {
 			c.Every(0) // any other command ends the automatic show
@@ -120,6 +141,33 @@ func interactive(ctx context.Context, c *Console, in *os.File, dir string) int {
 			return ExitOK
 		}
 	}
+}
+
+// readLine reads a line, or ends with ctx or the monitor: who waits for a line
+// would otherwise keep the process from ending until somebody types one. The
+// terminal is left as it was found; the reader ends with the process.
+func (c *Console) readLine(ctx context.Context, in *os.File, read func() (string, error)) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	before, terr := unix.IoctlGetTermios(int(in.Fd()), unix.TCGETS)
+	got := make(chan result, 1)
+	go func() {
+		l, err := read()
+		got <- result{l, err}
+	}()
+	select {
+	case r := <-got:
+		return r.line, r.err
+	case <-ctx.Done():
+	case <-c.M.Done():
+	}
+	if terr == nil {
+		unix.IoctlSetTermios(int(in.Fd()), unix.TCSETS, before)
+	}
+	fmt.Fprintln(c.Out)
+	return "", io.EOF
 }
 
 // complete lists the words that may follow a line: command words, groups and

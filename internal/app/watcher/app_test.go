@@ -92,8 +92,8 @@ func TestConsole(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	for cmd, want := range map[string]string{
-		"help": "show link", "status": "DW_SUB_STATUS", "show": "DW_CTL_STATUS", "show group grp1": "SYS_STATUS", "show group x": "no group",
-		"show version": "DMWATCHER[4.0] V8", "SHOW MONITOR CONFIG;": fmt.Sprintf("MON_DW_IP            = 127.0.0.1:%d", port), "dance": "unknown command",
+		"help": "show link", "status": "DW_SUB_STATUS", "show": "DW_CTL_STATUS", "show group grp1": "SYS_STATUS", "show group Nix": "no group Nix", "show group": "usage: show group GROUP_NAME",
+		"show version": "DMWATCHER[4.0] V8\n", "SHOW MONITOR CONFIG;": fmt.Sprintf("MON_DW_IP            = 127.0.0.1:%d", port), "Dance": "unknown command \"Dance\"",
 	} {
 		var out bytes.Buffer
 		if p.Do(ctx, cmd, &out) || !strings.Contains(out.String(), want) {
@@ -139,6 +139,9 @@ func TestFieldsAreTheManuals(t *testing.T) {
 		if 2*i+1 >= len(l) || strings.Join(strings.Fields(l[2*i]), " ") != want || len(strings.Fields(l[2*i+1])) != len(strings.Fields(want)) {
 			t.Fatalf("line %d is not %q with its values:\n%s", 2*i, want, out.String())
 		}
+	}
+	if !strings.HasSuffix(l[1], " Valid") {
+		t.Errorf("the control file's status is not written as in the manual: %s", l[1])
 	}
 	if !strings.Contains(l[5], "(77,77)") {
 		t.Errorf("one LSN for each replayer is missing: %s", l[5])

@@ -52,8 +52,9 @@ func (p *Program) Console(ctx context.Context, in io.Reader, out io.Writer) {
 
 // Do runs one command line (manual 3.7); it reports whether it was exit.
 func (p *Program) Do(ctx context.Context, line string, out io.Writer) (exit bool) {
-	f := strings.Fields(strings.ToLower(strings.TrimSuffix(strings.TrimSpace(line), ";")))
-	switch cmd := strings.Join(f, " "); {
+	f := strings.Fields(strings.TrimSuffix(strings.TrimSpace(line), ";"))
+	typed := strings.Join(f, " ")
+	switch cmd := strings.ToLower(typed); {
 	case cmd == "":
 	case cmd == "help":
 		fmt.Fprint(out, helpText)
@@ -63,18 +64,20 @@ func (p *Program) Do(ctx context.Context, line string, out io.Writer) (exit bool
 		p.each(ctx, out, "", printStatus)
 	case cmd == "show":
 		p.each(ctx, out, "", printShow)
-	case len(f) == 3 && f[0] == "show" && f[1] == "group":
+	case cmd == "show group":
+		fmt.Fprintln(out, "error: usage: show group GROUP_NAME")
+	case len(f) == 3 && strings.HasPrefix(cmd, "show group "):
 		if p.each(ctx, out, f[2], printShow) == 0 {
 			fmt.Fprintf(out, "error: there is no group %s\n", f[2])
 		}
 	case cmd == "show version":
-		fmt.Fprintln(out, buildVersion())
+		fmt.Fprintln(out, Version())
 	case cmd == "show monitor config":
 		p.monitorConfig(out)
 	case cmd == "show link":
 		p.each(ctx, out, "", printLinks)
 	default:
-		fmt.Fprintf(out, "error: unknown command %q; help lists the commands\n", cmd)
+		fmt.Fprintf(out, "error: unknown command %q; help lists the commands\n", typed)
 	}
 	return false
 }
@@ -129,9 +132,14 @@ func printStatus(out io.Writer, in Info, s guard.Snapshot) {
 
 func printShow(out io.Writer, in Info, s guard.Snapshot) {
 	st := s.Status
-	ctl := st.CtlStatus
-	if st.Config.Type == "LOCAL" {
+	ctl := "Invalid" // as the manual and the monitor write it
+	switch {
+	case st.Config.Type == "LOCAL":
 		ctl = "NULL"
+	case st.CtlStatus == proto.CtlValid:
+		ctl = "Valid"
+	case st.CtlStatus == proto.CtlSplit:
+		ctl = "Split"
 	}
 	row(out, "GROUP_NAME", in.Group, "TYPE", st.Config.Type, "MODE", st.Config.Mode, "OGUID", st.OGUID, "MPP_FLAG", upperBool(in.MPP),
 		"AUTO_RESTART", upperBool(st.Config.AutoRestart), "DW_STATUS", st.State, "DW_SUB_STATUS", sub(st.SubState), "DW_CTL_STATUS", ctl)

@@ -140,7 +140,7 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	l.Add(free, "no monitor command runs or was cut off by the failure", "%s", why).Else(codeClash)
 	if !o.Auto {
 		l.Add(!o.ConfirmElsewhere, "this monitor decides for the group",
-			"the group is in AUTO mode and another, confirm monitor is connected: use it, or takeover force")
+			"the group is in AUTO mode and a confirm monitor is connected, which decides by itself: explain %s says what keeps it", sn)
 		return l
 	}
 	l.Add(strings.EqualFold(target.Status.Config.Mode, "AUTO") && strings.EqualFold(p.Status.Config.Mode, "AUTO"),

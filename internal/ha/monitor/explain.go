@@ -49,7 +49,7 @@ func (m *Monitor) Explain(groupName, db string) ([]Explanation, error) {
 				out = append(out, m.explain(g, p, false)...)
 			} else {
 				e := Explanation{Group: g.Name, Inst: p.Addr, What: "its state is known"}
-				e.Conds.Add(false, "its watcher has been heard", "no message has been received from it%s", m.linkErrors())
+				e.Conds.Add(false, "its watcher has been heard", "no message has been received from it%s", m.linkError(g, p.Addr))
 				out = append(out, e)
 			}
 		}

@@ -80,6 +80,37 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestExplainUnheard: of a watcher that was never heard explain says how the
+// connection to that one fails, not to the others.
+func TestExplainUnheard(t *testing.T) {
+	g := newFakes(t, "A")
+	m := g.open(t, func(c *Config) { c.Groups[0].Addrs = append(c.Groups[0].Addrs, "127.0.0.1:1", "127.0.0.1:2") })
+	var whys []string
+	until(t, "both connections have failed", func() bool {
+		l, err := m.Explain("", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		whys = nil
+		for _, e := range l {
+			if strings.HasPrefix(e.Inst, "127.") {
+				whys = append(whys, e.Conds.Why())
+			}
+		}
+		return strings.Count(strings.Join(whys, ""), "refused") >= 2
+	})
+	if len(whys) != 2 || strings.Contains(whys[0], "127.0.0.1:2") || strings.Contains(whys[1], "127.0.0.1:1:") || strings.Contains(whys[0]+whys[1], "\n") {
+		t.Fatalf("%q", whys)
+	}
+	err := m.Heard("", "NO")
+	if base.CodeOf(err, 0) != CodeInstFailed || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Fatalf("error %v", err)
+	}
+	if err := m.Heard("", "A"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestTipOnUnequalParameters: a watcher that did not run when a parameter of the
 // group was changed is told of (manual 4.4 #34).
 func TestTipOnUnequalParameters(t *testing.T) {

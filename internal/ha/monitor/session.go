@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"datawatch/internal/base"
@@ -104,7 +105,27 @@ func (m *Monitor) database(groupName, db string) (*group, cond.Peer, error) {
 			}
 		}
 	}
-	return nil, cond.Peer{}, base.Errorf(CodeArgument, "no message of a database %q has been received", db)
+	return nil, cond.Peer{}, base.Errorf(CodeArgument, "no message of a database %q has been received; known are %s", db, strings.Join(m.names(gs), ", "))
+}
+
+// names are those of the databases of gs that have been heard of.
+func (m *Monitor) names(gs []*group) []string {
+	var out []string
+	for _, g := range gs {
+		for _, p := range m.view(g).Peers {
+			if p.Known {
+				out = append(out, p.Inst())
+			}
+		}
+	}
+	return out
+}
+
+// Heard is nil when a message of the database has been received; otherwise it
+// says why nothing can be answered about it.
+func (m *Monitor) Heard(groupName, db string) error {
+	_, _, err := m.database(groupName, db)
+	return err
 }
 
 // primary returns the one active primary of a group.
