@@ -62,7 +62,11 @@ func (v source) ArchStatus() []views.ArchStatusRow {
 	var out []views.ArchStatusRow
 	if s.cfg.Arch != nil {
 		if l, ok := s.cfg.Arch.Local(); ok {
-			out = append(out, views.ArchStatusRow{Type: base.ArchLocal, Dest: l.Dest, Status: base.ArchValid, Src: s.name})
+			st := base.ArchValid
+			if a := s.eng.Archive(); a == nil || a.Failing() {
+				st = base.ArchInvalid
+			}
+			out = append(out, views.ArchStatusRow{Type: base.ArchLocal, Dest: l.Dest, Status: st, Src: s.name})
 		}
 	}
 	for _, a := range s.ship.States() {

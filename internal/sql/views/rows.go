@@ -69,7 +69,7 @@ type RLogRow struct {
 type ArchStatusRow struct {
 	Type   base.ArchType  `col:"ARCH_TYPE,VARCHAR(256)" doc:"Archive type: LOCAL, REMOTE, REALTIME, TIMELY or ASYNC."`
 	Dest   string         `col:"ARCH_DEST,VARCHAR(256)" doc:"Target: a path for local and remote archives, else an instance."`
-	Status base.ArchState `col:"ARCH_STATUS,VARCHAR(256)" doc:"Valid or Invalid."`
+	Status base.ArchState `col:"ARCH_STATUS,VARCHAR(256)" doc:"Valid or Invalid; of the local archive: Invalid while it cannot be written, as on a full disk."`
 	Src    string         `col:"ARCH_SRC,VARCHAR(256)" doc:"Source instance of a remote archive, else the local instance."`
 }
 

@@ -91,6 +91,8 @@ type Archive struct {
 	cfg Config
 
 	hold atomic.Uint64 // GSEQ: files with this package or later ones stay; 0: none must
+	// A file could not be written or made, and nothing has been written since.
+	failing atomic.Bool
 
 	mu     clock.Mutex
 	closed bool
@@ -308,6 +310,10 @@ func (a *Archive) Append(pkg *redo.Package, standby bool) error {
 	return a.append(pkg, standby, a.cfg.FlushBuf)
 }
 
+// Failing reports whether the last attempt to write a package failed, so that
+// packages may be missing that the database has. It waits for no disk.
+func (a *Archive) Failing() bool { return a.failing.Load() }
+
 // AppendAll is Append for packages that follow each other, with a write for many
 // instead of one for each. It returns how many were added, all unless there is an
 // error; those after them can be tried again.
@@ -338,9 +344,11 @@ func (a *Archive) append(pkg *redo.Package, standby bool, buf int) error {
 	}
 	size := int64(pkg.EncodedLen())
 	if err := a.makeRoom(size); err != nil {
+		a.failing.Store(true)
 		return err
 	}
 	if err := a.nextFile(pkg, standby, size); err != nil {
+		a.failing.Store(true)
 		return err
 	}
 	f := a.files[len(a.files)-1]
@@ -465,8 +473,10 @@ func (a *Archive) flush() error {
 	}
 	if _, err := a.cur.WriteAt(a.buf, a.written); err != nil {
 		a.torn = true
+		a.failing.Store(true)
 		return fmt.Errorf("write archive file %s, offset %d: %w", path, a.written, err)
 	}
+	a.failing.Store(false)
 	a.written += int64(len(a.buf))
 	if a.buf = a.buf[:0]; cap(a.buf) > maxKeep {
 		a.buf = nil

@@ -501,6 +501,9 @@ func TestDiskFull(t *testing.T) {
 					if !errors.Is(err, fault.Err) || !strings.Contains(err.Error(), dir) {
 						t.Fatalf("%v: %v", fault.Kind, err)
 					}
+					if !a.Failing() {
+						t.Fatalf("%v: an archive whose last write failed is not failing", fault.Kind)
+					}
 					if err = a.Append(p, false); err == nil {
 						err = a.Sync()
 					}
@@ -512,6 +515,9 @@ func TestDiskFull(t *testing.T) {
 					}
 				}
 				all = append(all, p)
+				if a.Failing() {
+					t.Fatalf("%v: an archive that was written is failing", fault.Kind)
+				}
 			}
 			remove()
 			if failed != 1 {
