@@ -211,3 +211,19 @@ func TestGeneratedFilesHaveEffect(t *testing.T) {
 		}
 	}
 }
+
+// What ends soon is told of below the judgement, which is healthy still.
+func TestStatusTellsOfCertificates(t *testing.T) {
+	var out strings.Builder
+	st := SystemStatus{Healthy: true, Certificates: []string{"B: its certificate /ssl/B.crt ends on 2026-01-02", "next: dw certs renew B"}}
+	printStatus(&out, st)
+	if want := "\nhealthy\n  B: its certificate /ssl/B.crt ends on 2026-01-02\n  next: dw certs renew B\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("%s", out.String())
+	}
+	out.Reset()
+	st.Healthy, st.Why = false, "a certificate has expired"
+	printStatus(&out, st)
+	if want := "\nnot healthy: a certificate has expired\n  B: its"; !strings.Contains(out.String(), want) {
+		t.Errorf("%s", out.String())
+	}
+}

@@ -37,6 +37,8 @@ type SystemStatus struct {
 	Healthy   bool         `json:"healthy"`
 	Why       string       `json:"why,omitempty"` // why it is not
 	Processes []ProcStatus `json:"processes"`
+	// Of certificates that end soon or have ended, and what to type.
+	Certificates []string `json:"certificates,omitempty"`
 }
 
 // monitor opens a short-lived monitor on the system's watchers.
@@ -52,6 +54,7 @@ func (s *System) monitor(ctx context.Context) (*dwmon.Monitor, error) {
 func (s *System) Status(ctx context.Context) (SystemStatus, error) {
 	st := SystemStatus{Dir: s.Dir}
 	var snap *dwmon.GroupSnapshot
+	ended := false
 	if s.anyRunning(kindWatcher) {
 		m, err := s.monitor(ctx)
 		if err != nil {
@@ -62,8 +65,13 @@ func (s *System) Status(ctx context.Context) (SystemStatus, error) {
 		_ = m.WaitReady(wctx) // a dead watcher is simply not reported
 		cancel()
 		snap = group(m.Snapshot())
+		st.Certificates, ended = m.Endings()
 	}
 	s.fill(&st, snap)
+	if ended {
+		st.Healthy = false
+		st.Why = strings.TrimPrefix(st.Why+"; a certificate has expired", "; ")
+	}
 	return st, nil
 }
 
@@ -194,6 +202,11 @@ func printStatus(out io.Writer, st SystemStatus) {
 		t.AppendRow(table.Row{p.Name, p.Kind, pid, strings.Join(ports, " "), p.Mode, p.Status, p.Watcher, p.Archive, lsn, lag})
 	}
 	t.Render()
+	defer func() {
+		for _, l := range st.Certificates {
+			fmt.Fprintln(out, "  "+l)
+		}
+	}()
 	if st.Healthy {
 		fmt.Fprintln(out, "healthy")
 		return

@@ -29,6 +29,31 @@ func (m *Monitor) tipEnding(whose string, e *proto.Ending, say func(string, ...a
 	}
 }
 
+// Endings are the lines of Tip about certificates, with the steps to take; bad:
+// one has ended.
+func (m *Monitor) Endings() (lines []string, bad bool) {
+	say := func(f string, a ...any) { lines = append(lines, strings.TrimLeft(fmt.Sprintf(f, a...), " ")) }
+	var steps []string
+	if e := (*proto.Ending)(m.sec.Ending()); e != nil {
+		var t string
+		t, bad = m.tipEnding("this monitor's certificate", e, say)
+		steps = append(steps, t)
+	}
+	for _, g := range m.groups {
+		v := m.view(g)
+		for _, p := range v.Peers {
+			if p.Known {
+				t, b := m.tipEndings(v, p, say)
+				steps, bad = append(steps, t...), bad || b
+			}
+		}
+	}
+	for _, t := range steps {
+		say("next: %s", t)
+	}
+	return lines, bad
+}
+
 // refusedStep is what to do about a watcher that was reached and refused, or
 // refused this monitor, by what was said; "" when that was not the reason.
 func refusedStep(why string) string {

@@ -34,6 +34,16 @@ func TestTipTellsOfCertificates(t *testing.T) {
 					return false
 				}
 			}
+			// Endings has the same of certificates, and nothing else.
+			l, bad := m.Endings()
+			if len(l) != len(want) || bad == normal {
+				return false
+			}
+			for _, x := range l {
+				if !strings.Contains(s, "  "+x+"\n") {
+					return false
+				}
+			}
 			return r.OK == normal && strings.Count(s, "next:")*2 == len(want) && (normal || r.Code == CodeTipAbnormal)
 		})
 	}
