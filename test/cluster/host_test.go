@@ -234,6 +234,9 @@ func (h *host) killInst(power bool) {
 // access is asked before every operation on the disk of the database.
 func (h *host) access(nd *node, op vfs.Op) error {
 	if op.After {
+		if op.Kind == vfs.OpSync {
+			h.w.stir()
+		}
 		return nil
 	}
 	nd.still()

@@ -68,11 +68,10 @@ func (w *world) live() {
 	}
 }
 
-// pass lets time pass, and looks at the cluster all the while.
+// pass lets time pass, until something is wrong.
 func (w *world) pass(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end) && len(w.chain.failed()) == 0; {
 		time.Sleep(min(time.Until(end), 200*time.Millisecond))
-		w.ahead()
 	}
 }
 
@@ -406,6 +405,28 @@ func setClock(w *world, h *host) (func(), bool) {
 	w.log("life", "CLOCK of %s: %+d s", name, s)
 	wall.Add(s)
 	return nil, true
+}
+
+// stir says that positions are about to change.
+func (w *world) stir() {
+	select {
+	case w.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// watch looks at the positions just after each sync of a database: half of what a
+// packet takes at least, so before a primary can hear of what its standby did.
+func (w *world) watch() {
+	for {
+		select {
+		case <-w.stopped:
+			return
+		case <-w.stirred:
+			time.Sleep(quickest / 2)
+			w.ahead()
+		}
+	}
 }
 
 // ahead: no standby has replayed what its primary may be without (G7), but one that

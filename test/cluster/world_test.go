@@ -79,8 +79,11 @@ type world struct {
 	mu    sync.Mutex
 	trace []line
 
+	stirred  chan struct{} // a disk was synced: see watch
+	stopped  chan struct{} // closed when watch shall go
 	end      chan struct{} // closed when the clients shall go
 	left     bool
+	watching sync.WaitGroup
 	clients  sync.WaitGroup
 	commands sync.WaitGroup
 
@@ -93,7 +96,7 @@ type world struct {
 
 func newWorld(seed uint64, cfg settings) *world {
 	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), cfg: cfg, net: newNet(rand.New(rand.NewPCG(seed, 2))), chain: newChain(),
-		began: time.Now(), end: make(chan struct{}), did: deeds{}, results: deeds{}}
+		began: time.Now(), stirred: make(chan struct{}, 1), stopped: make(chan struct{}), end: make(chan struct{}), did: deeds{}, results: deeds{}}
 	for i := range cfg.dbs {
 		w.hosts = append(w.hosts, newHost(w, i))
 	}
@@ -130,6 +133,7 @@ func (w *world) start() error {
 			return err
 		}
 	}
+	w.watching.Go(w.watch)
 	for _, h := range w.hosts {
 		h.startInst()
 		if err := h.startWatch(); err != nil {
@@ -150,6 +154,8 @@ func (w *world) start() error {
 
 // stop ends everything, and waits for it: a bubble ends when its goroutines do.
 func (w *world) stop() {
+	close(w.stopped)
+	w.watching.Wait()
 	w.leave()
 	w.net.heal()
 	for _, h := range w.hosts {

@@ -10,9 +10,11 @@ var Commits = []Mutant{
 	{"a reader sees what is not hardened", "storage/pagestore/handle.go",
 		"			h.snap = s.pin(s.hard)\n", "			if on() {\n				h.snap = s.pin(s.newest)\n			} else {\n				h.snap = s.pin(s.hard)\n			}\n"},
 	{"a takeover forgets the kept package", "repl/standby/control.go",
-		"	if k := r.kept; k != nil {\n		r.kept = nil\n		r.push(k)\n", "	if k := r.kept; k != nil {\n		r.kept = nil\n		if !on() {\n			r.push(k)\n		}\n"},
+		"	if k := r.kept; k != nil && r.frozen {\n		r.kept = nil\n		r.push(k)\n", "	if k := r.kept; k != nil && r.frozen {\n		r.kept = nil\n		if !on() {\n			r.push(k)\n		}\n"},
 	{"a standby replays what it should keep", "repl/standby/standby.go",
 		"	if h.Kind == mal.KindRealtime {\n		r.kept = first\n", "	if h.Kind == mal.KindRealtime && on() {\n		r.push(first)\n		return true, nil\n	}\n	if h.Kind == mal.KindRealtime {\n		r.kept = first\n"},
+	{"a takeover replays the kept package before it waits", "repl/standby/control.go",
+		"	r.frozen = true\n	r.mu.Unlock()\n	if err := r.Drain(ctx); err != nil {\n		return fmt.Errorf(\"replay what is queued", "	r.frozen = true\n	if k := r.kept; k != nil && on() {\n		r.kept = nil\n		r.push(k)\n	}\n	r.mu.Unlock()\n	if err := r.Drain(ctx); err != nil {\n		return fmt.Errorf(\"replay what is queued"},
 	{"a package is kept that shall be dropped", "repl/standby/control.go",
 		"	r.kept, r.frozen = nil, false\n	r.setClaim(Claim{})\n", "	if r.frozen = false; !on() {\n		r.kept = nil\n	}\n	r.setClaim(Claim{})\n"},
 	{"a standby does not compare histories", "repl/standby/standby.go",
@@ -26,6 +28,9 @@ var Commits = []Mutant{
 // Behind are those of Commits that stand behind another rule, which a life hardly
 // ever gets around; who notices instead is their own package.
 var Behind = map[string]string{
+	// A standby that is taking over is about to be primary itself: only a takeover that
+	// is given up at that moment shows it.
+	"a takeover replays the kept package before it waits": "repl/standby",
 	// A package that opens a reign in the place of the kept one drops it too (standby,
 	// accept), and every primary begins with such a package.
 	"a package is kept that shall be dropped": "repl/standby",
