@@ -118,7 +118,10 @@ func (s *System) fill(st *SystemStatus, g *dwmon.GroupSnapshot) {
 				primaries++
 			}
 			if !strings.EqualFold(d.InstOK, "OK") || d.Status != "Open" {
-				bad = append(bad, fmt.Sprintf("%s is %s (%s)", p.name, d.Status, d.InstOK))
+				bad = append(bad, strings.TrimSuffix(fmt.Sprintf("%s is %s (%s): %s", p.name, d.Status, d.InstOK, d.Suspended), ": "))
+			}
+			if d.Silent > 0 {
+				bad = append(bad, fmt.Sprintf("%s has been silent for %d s", p.name, d.Silent))
 			}
 			if !strings.EqualFold(d.RStat, "Valid") && !strings.EqualFold(d.WType, "LOCAL") {
 				bad = append(bad, fmt.Sprintf("the archive to %s is %s", p.name, d.RStat))

@@ -6,6 +6,9 @@ import (
 	"datawatch/internal/ha/proto"
 )
 
+// quietTime is after how long silence of an instance that is judged OK is told.
+const quietTime = 2 * time.Second
+
 // Report is the status message of the moment. Seq, Time, PID, Incarnation and
 // Version are the driver's to fill in.
 func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
@@ -33,6 +36,9 @@ func (s State) Report(seq uint64, now time.Time) proto.WatcherStatus {
 	st.Inst.ValidClaim = s.effectiveClaim()
 	if s.Held != nil {
 		st.Cmd = &proto.HeldCommand{ID: s.Held.ID, Mon: s.Held.Mon, Kind: s.Held.Kind}
+	}
+	if quiet := now.Sub(s.In.Heard); s.In.OK && quiet >= quietTime {
+		st.InstSilent = int(quiet / time.Second)
 	}
 	if !s.In.OK {
 		st.InstLost = s.In.Lost

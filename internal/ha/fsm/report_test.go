@@ -30,3 +30,19 @@ func TestSetIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestSilenceIsTold: before INST_ERROR_TIME has passed an instance counts as OK,
+// but nobody shall take what it last said for what it is.
+func TestSilenceIsTold(t *testing.T) {
+	h := newHand(t, false, false)
+	h.live(time.Second)
+	for after, want := range map[time.Duration]int{0: 0, 1500 * time.Millisecond: 0, 2 * time.Second: 2, 2900 * time.Millisecond: 2} {
+		if r := h.st.Report(1, h.st.In.Heard.Add(after)); !r.InstOK || r.InstSilent != want {
+			t.Errorf("after %v: OK %v, silent for %d, want %d", after, r.InstOK, r.InstSilent, want)
+		}
+	}
+	h.st.In.OK = false
+	if r := h.st.Report(1, h.st.In.Heard.Add(time.Minute)); r.InstSilent != 0 {
+		t.Errorf("of one that has failed it is told: %d", r.InstSilent)
+	}
+}

@@ -49,7 +49,7 @@ func (m *Monitor) Explain(groupName, db string) ([]Explanation, error) {
 				out = append(out, m.explain(g, p, false)...)
 			} else {
 				e := Explanation{Group: g.Name, Inst: p.Addr, What: "its state is known"}
-				e.Conds.Add(false, "its watcher has been heard", "no message has been received from it%s", m.linkError(g, p.Addr))
+				e.Conds.Add(false, "its watcher has been heard", "no message has been received from it%s: %s", m.linkError(g, p.Addr), m.peerStep(v, g, p))
 				out = append(out, e)
 			}
 		}
@@ -66,13 +66,16 @@ func (m *Monitor) explain(g *group, p cond.Peer, all bool) []Explanation {
 	add := func(what string, l cond.List, lines ...string) {
 		out = append(out, Explanation{Group: g.Name, Inst: n, What: what, OK: l.OK(), Conds: l, Lines: lines})
 	}
-	open := v.InstOK(p) && in.Status == base.StatusOpen && v.State(p) == proto.DWOpen
-	if suspended := v.InstOK(p) && in.Mode == base.ModePrimary && in.Status == base.StatusSuspend; suspended {
+	open := v.InstOK(p) && in.Status == base.StatusOpen && v.State(p) == proto.DWOpen && silent(v, p) == ""
+	if suspended := v.InstOK(p) && in.Mode == base.ModePrimary && in.Status == base.StatusSuspend && !diskFull(p); suspended {
 		add("it goes on without the standbys that failed", m.failoverConds(v, g, p), append([]string{"suspended: " + in.SuspendReason}, p.Status.Why...)...)
 	} else if all || !open {
 		if r, err := m.CheckOpen(g.Name, n); err == nil {
 			if all {
 				r.Lines = append(r.Lines, m.decisions(g, n)...)
+			}
+			if in.SuspendReason != "" && v.InstOK(p) {
+				r.Lines = append([]string{"suspended: " + in.SuspendReason}, r.Lines...)
 			}
 			add("it opens by itself", r.Conds, r.Lines...)
 		}

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/ha/cond"
@@ -108,6 +110,23 @@ func TestExplainUnheard(t *testing.T) {
 	}
 	if err := m.Heard("", "A"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSilentWatcherIsTold: before DW_ERROR_TIME a watcher that stands still counts
+// as alive, and tip does not call the group normal all the same.
+func TestSilentWatcherIsTold(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	m := g.open(t, nil)
+	ready(t, m)
+	for after, want := range map[time.Duration]bool{time.Second: false, 2500 * time.Millisecond: true, 9 * time.Second: false} {
+		v := m.view(m.groups[0])
+		v.Now = v.Peers[1].Heard.Add(after)
+		var said []string
+		m.tipPeer(v, v.Peers[1], nil, func(f string, a ...any) { said = append(said, fmt.Sprintf(f, a...)) })
+		if s := strings.Join(said, "; "); strings.Contains(s, "B: its watcher has been silent for 2 s; at DW_ERROR_TIME (4 s) it counts as failed") != want {
+			t.Errorf("after %v: %s", after, s)
+		}
 	}
 }
 

@@ -370,8 +370,26 @@ func (m *Monitor) ended() error {
 	return errors.New("the monitor is closed")
 }
 
-// WaitReady waits until every watcher has been heard or ctx ends; then it is an
-// error with code -15 only when not a single one has.
+// refusedTime is how long WaitReady waits for watchers that certainly do not run:
+// longer than one that is being started anew is away.
+const refusedTime = 800 * time.Millisecond
+
+// refused reports whether nothing listens where a watcher was not heard. Under mu.
+func (m *Monitor) refused() bool {
+	for _, g := range m.groups {
+		for _, p := range g.st.View(m.clk.Now()).Peers {
+			for _, l := range g.links {
+				if l.addr == p.Addr && !p.Known && !strings.Contains(l.lastErr, "connection refused") {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// WaitReady waits until every watcher has been heard, or nothing listens where the
+// others should be, or ctx ends; it is an error with code -15 only when not a single one has.
 func (m *Monitor) WaitReady(ctx context.Context) error {
 	heard := func() (n, all int) {
 		for _, g := range m.groups {
@@ -384,14 +402,18 @@ func (m *Monitor) WaitReady(ctx context.Context) error {
 		}
 		return n, all
 	}
-	err := m.waitFor(ctx, func() bool { n, all := heard(); return n == all })
-	if err == nil || m.Err() != nil {
+	begun := m.clk.Now()
+	err := m.waitFor(ctx, func() bool {
+		n, all := heard()
+		return n == all || m.clk.Now().Sub(begun) >= refusedTime && m.refused()
+	})
+	if m.Err() != nil {
 		return err
 	}
 	m.mu.Lock()
-	n, _ := heard()
+	n, all := heard()
 	m.mu.Unlock()
-	if n == 0 {
+	if n == 0 && all > 0 {
 		return base.Errorf(CodeNoWatcher, "no watcher could be reached; perhaps none is running%s", m.linkErrors())
 	}
 	return nil

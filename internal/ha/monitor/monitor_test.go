@@ -308,6 +308,24 @@ func TestNoWatcher(t *testing.T) {
 	}
 }
 
+// What certainly does not run is not waited for: explain and its like answer
+// within a second where one of two machines is up but its watcher is not.
+func TestRefusedWatchersAreNotWaitedFor(t *testing.T) {
+	g := newFakes(t, "A", "B")
+	g.all["B"].close()
+	m := g.open(t, nil)
+	begun := time.Now()
+	if err := m.WaitReady(t.Context()); err != nil { // a minute, if it is for nothing else
+		t.Fatal(err)
+	}
+	if s := m.Snapshot().Groups[0].Databases; s[0].Heard.IsZero() || !s[1].Heard.IsZero() {
+		t.Fatalf("%+v", s)
+	}
+	if d := time.Since(begun); d > 10*time.Second {
+		t.Errorf("it took %v", d)
+	}
+}
+
 func TestLogin(t *testing.T) {
 	g := newFakes(t, "A", "B")
 	m := g.open(t, nil)

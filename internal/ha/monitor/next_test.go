@@ -55,7 +55,8 @@ func TestTipNamesTheNextStep(t *testing.T) {
 		s.State, s.Inst.Archives[0].SendFailed, s.Inst.SuspendReason = proto.DWOpen, false, "disk is full: write archive file x"
 	})
 	tells("its disk is full", CodeTipDecide, "free space on the disk of A; it opens by itself within seconds")
-	if l, err := m.Explain("", ""); err != nil || len(l) != 1 || l[0].Lines[0] != "suspended: disk is full: write archive file x" {
+	if l, err := m.Explain("", ""); err != nil || len(l) != 1 || l[0].Lines[0] != "suspended: disk is full: write archive file x" ||
+		l[0].What != "it opens by itself" || !strings.HasPrefix(l[0].Conds.Why(), "its disk has room: disk is full: write archive file x: free space") {
 		t.Fatalf("explain %+v, %v", l, err)
 	}
 	g.change("A", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
@@ -71,6 +72,24 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	}
 	g.change("B", func(s *proto.WatcherStatus) { s.Inst.Status, s.Inst.SuspendReason = base.StatusOpen, "" })
 	tells("normal once more", 0)
+
+	g.change("A", func(s *proto.WatcherStatus) { s.InstSilent, s.Config.InstErrorTime = 4, 15 })
+	const silence = "has been silent for 4 s; at INST_ERROR_TIME (15 s) it counts as failed"
+	tells("the primary's process stands still", CodeTipAbnormal)
+	if s := strings.Join(m.Tip().Lines, "\n"); !strings.Contains(s, "A: the instance "+silence) {
+		t.Errorf("tip: %s", s)
+	}
+	if r, err := m.CheckOpen("", "A"); err != nil || r.OK || r.Conds.Why() != "the instance answers its watcher: it "+silence {
+		t.Errorf("check open: %+v, %v", r, err)
+	}
+	if l, err := m.Explain("", ""); err != nil || len(l) != 1 || l[0].Inst != "A" || l[0].OK {
+		t.Errorf("explain: %+v, %v", l, err)
+	}
+	if d := m.Snapshot().Groups[0].Databases[0]; d.Silent != 4 {
+		t.Errorf("snapshot: %+v", d)
+	}
+	g.change("A", func(s *proto.WatcherStatus) { s.InstSilent = 0 })
+	tells("it answers", 0)
 
 	g.change("A", func(s *proto.WatcherStatus) {
 		s.Inst.Archives[0].State, s.RecoverTime = base.ArchInvalid, map[string]int{"B": 60}

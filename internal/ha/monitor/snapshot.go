@@ -73,10 +73,13 @@ type DatabaseSnapshot struct {
 	// Recovered is the last recovery of each standby by this database's watcher.
 	Recovered map[string]proto.Recovered `json:"recovered,omitempty"`
 	Why       []string                   `json:"why,omitempty"`
-	Heard     time.Time                  `json:"heard"`
-	Connected bool                       `json:"connected"`
-	PmntMagic base.Magic                 `json:"pmnt_magic"`
-	DBMagic   base.Magic                 `json:"db_magic"`
+	// Silent: it is Ok, and its watcher has heard nothing of it for so many seconds.
+	Silent    int        `json:"silent,omitempty"`
+	Suspended string     `json:"suspend_reason,omitempty"`
+	Heard     time.Time  `json:"heard"`
+	Connected bool       `json:"connected"`
+	PmntMagic base.Magic `json:"pmnt_magic"`
+	DBMagic   base.Magic `json:"db_magic"`
 }
 
 // Snapshot copies what is known.
@@ -131,6 +134,9 @@ func database(v cond.View, p cond.Peer, prims []cond.Peer) DatabaseSnapshot {
 	d.Config, d.CtlDesc, d.Archives, d.Links, d.Lineage = st.Config, st.CtlDesc, in.Archives, in.Links, in.Lineage
 	d.Sends, d.Applies = in.Sends, in.Applies
 	d.Recovered = st.Recovered
+	if v.InstOK(p) {
+		d.Silent, d.Suspended = st.InstSilent, in.SuspendReason
+	}
 	d.Monitors, d.Recover, d.Why, d.PmntMagic, d.DBMagic = st.Monitors, st.RecoverTime, st.Why, in.PmntMagic, in.DBMagic
 	return d
 }

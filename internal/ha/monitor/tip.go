@@ -132,6 +132,12 @@ func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(
 	if s := v.State(p); s != proto.DWOpen {
 		complain("its watcher is %s", s)
 	}
+	if q := v.Now.Sub(p.Heard); v.Alive(p) && q >= quietTime {
+		complain("its watcher has been silent for %d s; at DW_ERROR_TIME (%d s) it counts as failed", q/time.Second, p.Status.Config.ErrorTime)
+	}
+	if t := silent(v, p); t != "" {
+		complain("the instance %s", t)
+	}
 	if !v.InstOK(p) {
 		complain("the instance is in Error (last heard %s/%s)", in.Mode, in.Status)
 	} else if in.Status != base.StatusOpen {
@@ -175,6 +181,17 @@ func (m *Monitor) tipPeer(v cond.View, p cond.Peer, prims []cond.Peer, say func(
 	return bad
 }
 
+// quietTime is after how long silence of a watcher that counts as alive is told.
+const quietTime = 2 * time.Second
+
+// silent says that the instance of p, judged OK, says nothing; "" when it does.
+func silent(v cond.View, p cond.Peer) string {
+	if p.Status.InstSilent == 0 || !v.InstOK(p) {
+		return ""
+	}
+	return fmt.Sprintf("has been silent for %d s; at INST_ERROR_TIME (%d s) it counts as failed", p.Status.InstSilent, p.Status.Config.InstErrorTime)
+}
+
 func peerNames(ps []cond.Peer) string {
 	var out []string
 	for _, p := range ps {
@@ -212,6 +229,9 @@ func (m *Monitor) CheckOpen(groupName, db string) (Report, error) {
 			r.Code = CodeOpenLater
 		}
 		return r, nil
+	}
+	if t := silent(v, p); t != "" {
+		l.Add(false, "the instance answers its watcher", "it %s", t)
 	}
 	early := in.Status == base.StatusStartup || in.Status == base.StatusAfterRedo
 	l.Add(!early, "the instance has reached Mount", "it is %s", in.Status)

@@ -93,11 +93,14 @@ type WatcherStatus struct {
 	Cmd *HeldCommand `json:"cmd,omitempty"`
 	// InstOK: the watcher judges its instance OK. When false, Inst is the
 	// last status heard, and InstLost tells since when.
-	InstOK       bool           `json:"inst_ok"`
-	InstLost     time.Time      `json:"inst_lost"`
-	InstExitNorm bool           `json:"inst_exit_norm"`      // it ended by a normal shutdown
-	InstGone     bool           `json:"inst_gone,omitempty"` // its process has ended
-	Inst         InstanceStatus `json:"inst"`
+	InstOK       bool      `json:"inst_ok"`
+	InstLost     time.Time `json:"inst_lost"`
+	InstExitNorm bool      `json:"inst_exit_norm"`      // it ended by a normal shutdown
+	InstGone     bool      `json:"inst_gone,omitempty"` // its process has ended
+	// InstSilent: it is judged OK and has said nothing for so many seconds, 0 below
+	// two: what is told of it may be no longer so.
+	InstSilent int            `json:"inst_silent,omitempty"`
+	Inst       InstanceStatus `json:"inst"`
 	// LastPrimaryState remembers State at the moment the instance was lost.
 	StateAtLoss string         `json:"state_at_loss,omitempty"`
 	RecoverTime map[string]int `json:"recover_time,omitempty"` // INST_RECOVER_TIME in memory, per standby, seconds
