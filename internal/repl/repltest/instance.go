@@ -40,6 +40,7 @@ type Engine struct {
 	NoArch   bool
 	arched   int // packages in the archive; -1 all
 	gate     chan struct{}
+	lag      lag
 	Fail     error // of AppendForeign
 	Appended func(*redo.Package)
 	Stall    func() // before a package is released: the process stands still
@@ -48,7 +49,7 @@ type Engine struct {
 
 // NewEngine makes an empty database in Mount.
 func NewEngine(name string, mode base.Mode) *Engine {
-	return &Engine{Name: name, mode: mode, status: base.StatusMount, arched: -1}
+	return &Engine{Name: name, mode: mode, status: base.StatusMount, arched: -1, lag: newLag(nil)}
 }
 
 func (e *Engine) Mode() base.Mode {
@@ -216,11 +217,6 @@ func Package(pos base.Position, openID uint64, src base.Magic, rec *base.OpenRec
 		panic(err)
 	}
 	return p
-}
-
-// LogForeign logs and replays at once.
-func (e *Engine) LogForeign(ctx context.Context, pkgs []*redo.Package) (wait func() error, err error) {
-	return func() error { return nil }, e.AppendForeign(ctx, pkgs)
 }
 
 // AppendForeign checks G5 once more and appends.
@@ -429,9 +425,11 @@ func Start(e *Engine, o Options) (*Instance, error) {
 func (i *Instance) Stop() {
 	i.Node.Close()
 	i.Ship.Close()
+	i.kill()
 	i.Recv.Close()
 	i.mu.Lock()
 	i.OnChange = nil
+	i.restarted()
 	if i.written != nil { // a restart finds it in the log
 		i.log = append(i.log, i.written)
 	}

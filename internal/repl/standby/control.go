@@ -235,7 +235,11 @@ func (r *Receiver) ApplyKeep(ctx context.Context, ended ...string) error {
 		return fmt.Errorf("wait until the old primary can acknowledge nothing any more: %w", err)
 	}
 	r.mu.Lock()
-	if k := r.kept; k != nil && r.frozen {
+	if !r.frozen { // what came since, and was acknowledged, could be missing in the new primary
+		r.mu.Unlock()
+		return base.Errorf(CodeChanging, "redo is taken again, the kept package is not replayed")
+	}
+	if k := r.kept; k != nil {
 		r.kept = nil
 		r.push(k)
 	}

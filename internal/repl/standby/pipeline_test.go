@@ -165,3 +165,53 @@ func TestSlowReplayHalts(t *testing.T) {
 		e.let <- nil // the engine's own business
 	})
 }
+
+// TestTrickleBesideReplay: packages that nobody waits for do not cost a sync each
+// while others are replayed: they are one batch after it, or with what is waited for.
+func TestTrickleBesideReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, e := slowReceiver(t, nil)
+		x := &chain{}
+		x.open("one")
+		must(t, offer(r, "A", x.head(mal.KindTimely), first(x)))
+		time.Sleep(time.Second)
+		for range 5 {
+			must(t, offer(r, "A", x.head(mal.KindTimely), x.next()))
+			time.Sleep(time.Second)
+		}
+		if *e.logged != 1 {
+			t.Errorf("%d packages logged beside a replay", *e.logged)
+		}
+		must(t, offer(r, "A", x.head(mal.KindRecover), x.next()))
+		if *e.logged != 7 {
+			t.Errorf("%d packages logged with one that is waited for", *e.logged)
+		}
+		e.let <- nil
+		e.let <- nil
+		if err := r.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestStandbyAgain: a database that was primary since, and is a standby again, goes
+// on from its own log, not from what it took before.
+func TestStandbyAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, e := receiver(t, nil)
+		x := &chain{}
+		x.open("one")
+		must(t, offer(r, "A", x.head(mal.KindRecover), first(x), x.next()))
+		if err := r.ApplyKeep(t.Context(), "A-1"); err != nil {
+			t.Fatal(err)
+		}
+		r.DropKeep()
+		if err := e.AppendForeign(t.Context(), []*redo.Package{x.open("two"), x.next()}); err != nil { // its own
+			t.Fatal(err)
+		}
+		if i := r.Info(); i.Stand != x.pos || i.Keep != x.pos {
+			t.Fatalf("%+v, the log ends at %v", i, x.pos)
+		}
+		must(t, offer(r, "A", x.head(mal.KindRealtime), x.next()))
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"datawatch/internal/base"
 	"datawatch/internal/repl/mal"
 	"datawatch/internal/repl/standby"
 )
@@ -93,11 +94,19 @@ func TestKeptUntilThePromiseIsOver(t *testing.T) {
 		r.Hardened("A", mal.Hardened{Pos: had, OpenID: 1}, nil)
 		kept("the primary is without it", 1, true)
 		result = keep(t.Context(), r)
-		kept("waiting again", 1, true)
+		r.Thaw()
+		if _, err := result(); base.CodeOf(err, 0) != standby.CodeChanging {
+			t.Fatalf("a takeover goes on although redo is taken again: %v", err)
+		}
+		kept("redo is taken again", 1, true)
+		must(t, offer(r, "A", c.head(mal.KindRealtime), c.next()))
+		kept("the next package has come", 2, true)
+		result = keep(t.Context(), r)
+		kept("waiting again", 2, true)
 		if _, err := result(); err != nil {
 			t.Fatal(err)
 		}
-		kept("taken over", 2, false)
+		kept("taken over", 3, false)
 	})
 }
 
