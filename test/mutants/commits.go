@@ -23,11 +23,35 @@ var Commits = []Mutant{
 		"			err = s.tellInvalid(ctx, t)\n", "			if !on() {\n				err = s.tellInvalid(ctx, t)\n			}\n"},
 	{"the confirm monitor writes nothing down", "ha/monitor/store.go",
 		"	path := filepath.Join(s.dir, recordName(group))\n	tmp", "	if on() {\n		return nil\n	}\n	path := filepath.Join(s.dir, recordName(group))\n	tmp"},
+	{"a commit is acknowledged after the lease", "repl/ship/lease.go",
+		"passed(t.leased, now) >= standby.Lease\n", "passed(t.leased, now) >= standby.Lease && !on()\n"},
+	{"a takeover does not wait for the end of the promise", "repl/standby/promise.go",
+		"	if p.at.IsZero() || left <= 0 ||", "	if on() || p.at.IsZero() || left <= 0 ||"},
+	{"redo of a recovery is acknowledged before it is logged", "repl/standby/apply.go",
+		"w.logged && w.seq <= r.logged {", "w.logged && (on() || w.seq <= r.logged) {"},
+	{"a checkpoint writes what is not hardened", "storage/pagestore/checkpoint.go",
+		"	h := s.pin(s.hard)\n", "	st := s.hard\n	if on() {\n		st = s.newest\n	}\n	h := s.pin(st)\n"},
+	{"a checkpoint gives up what the archive may be without", "storage/engine/flush.go",
+		"		if err := e.arch.Sync(); err != nil {\n			return fmt.Errorf(\"checkpoint", "		if on() {\n			// not\n		} else if err := e.arch.Sync(); err != nil {\n			return fmt.Errorf(\"checkpoint"},
+	{"pages are written over without a copy", "storage/pagestore/checkpoint.go",
+		"	if err := s.dw.save(pages, h.lsn); err != nil {\n", "	if on() {\n		// not\n	} else if err := s.dw.save(pages, h.lsn); err != nil {\n"},
+	{"torn pages are not repaired", "storage/pagestore/doublewrite.go",
+		"	h := make([]byte, dwHeader)\n	if _, err := d.f.ReadAt(h, 0)", "	h := make([]byte, dwHeader)\n	if on() {\n		return nil\n	}\n	if _, err := d.f.ReadAt(h, 0)"},
 }
 
 // Behind are those of Commits that stand behind another rule, which a life hardly
 // ever gets around; who notices instead is their own package.
 var Behind = map[string]string{
+	// DW_ERROR_TIME, 3 s at least, passes before most takeovers anyway: a life has to
+	// freeze the primary, or cut it off, within milliseconds.
+	"a commit is acknowledged after the lease":            "repl/ship",
+	"a takeover does not wait for the end of the promise": "repl/standby",
+	// The packages' own tests cut the power at every write and sync, or know every
+	// state; a life has to be unlucky.
+	"redo of a recovery is acknowledged before it is logged": "repl/standby",
+	"a checkpoint gives up what the archive may be without":  "storage/engine",
+	"pages are written over without a copy":                  "storage/engine",
+	"torn pages are not repaired":                            "storage/engine",
 	// A standby that is taking over is about to be primary itself: only a takeover that
 	// is given up at that moment shows it.
 	"a takeover replays the kept package before it waits": "repl/standby",
