@@ -111,9 +111,20 @@ func dropAll(t *testing.T, c *pgconn.PgConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range res[0].Rows {
-		if _, err := c.Exec(t.Context(), string(row[0])).ReadAll(); err != nil {
-			t.Fatalf("%s: %v", row[0], err)
+	left := make([]string, len(res[0].Rows))
+	for i, row := range res[0].Rows {
+		left[i] = string(row[0])
+	}
+	for len(left) > 0 { // a table goes after those that refer to it
+		var later []string
+		for _, sql := range left {
+			if _, err = c.Exec(t.Context(), sql).ReadAll(); err != nil {
+				later = append(later, sql)
+			}
 		}
+		if len(later) == len(left) {
+			t.Fatalf("%q: %v", left, err)
+		}
+		left = later
 	}
 }
