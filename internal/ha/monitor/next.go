@@ -154,6 +154,17 @@ func freeSpace(p cond.Peer) string {
 	return fmt.Sprintf("free space on the disk of %s; it opens by itself within seconds", p.Inst())
 }
 
+// forces reports whether the suspended primary p goes on by DW_FAILOVER_FORCE,
+// which it does only where the watchers of the standbys that failed answer it.
+func forces(p cond.Peer) bool {
+	for _, a := range p.Status.Inst.Archives {
+		if r, _ := p.Remote(a.Inst); a.SendFailed && !r.DWLink {
+			return false
+		}
+	}
+	return p.Status.Config.FailoverForce
+}
+
 // handled tells whether somebody is about to give group its primary back: a
 // watcher whose database is no standby, or an arbiter that has a standby which
 // may take over, or all watchers together, who choose one (guarantees: who
@@ -168,7 +179,7 @@ func (m *Monitor) handled(v cond.View) bool {
 		case !guards, diskFull(p):
 		case p.Status.Inst.Mode != base.ModeStandby:
 			// It comes back by itself, unless it waits for leave that nobody gives.
-			if arbiter || v.State(p) != proto.DWConfirm || p.Status.Config.FailoverForce {
+			if arbiter || v.State(p) != proto.DWConfirm || forces(p) {
 				return true
 			}
 		case arbiter && cond.Takeover(v, p, cond.TakeoverOptions{Suspend: true}).OK():

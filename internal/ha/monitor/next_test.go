@@ -47,7 +47,9 @@ func TestTipNamesTheNextStep(t *testing.T) {
 	}
 	g.change("A", func(s *proto.WatcherStatus) { s.Config.FailoverForce = true })
 	tells("it goes on by force", CodeTipHandling, arbiter, "explain GRP1.A tells what it waits for")
-	g.change("A", func(s *proto.WatcherStatus) { s.Config.FailoverForce = false })
+	g.change("A", func(s *proto.WatcherStatus) { s.Remotes[0].DWLink = false })
+	tells("it does not go on by force, the standby's watcher does not answer it", CodeTipDecide, arbiter, "explain GRP1.A tells what it waits for")
+	g.change("A", func(s *proto.WatcherStatus) { s.Config.FailoverForce, s.Remotes[0].DWLink = false, true })
 
 	g.change("B", func(s *proto.WatcherStatus) { s.Monitors = []proto.MonitorInfo{{Confirm: true}} })
 	tells("a confirm monitor has come", CodeTipHandling, "explain GRP1.A tells what it waits for")
