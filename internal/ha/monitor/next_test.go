@@ -77,7 +77,7 @@ func TestTipNamesTheNextStep(t *testing.T) {
 
 	g.change("A", func(s *proto.WatcherStatus) { s.InstSilent, s.Config.InstErrorTime = 4, 15 })
 	const silence = "has been silent for 4 s; at INST_ERROR_TIME (15 s) it counts as failed"
-	tells("the primary's process stands still", CodeTipAbnormal)
+	tells("the primary's process stands still", CodeTipHandling)
 	if s := strings.Join(m.Tip().Lines, "\n"); !strings.Contains(s, "A: the instance "+silence) {
 		t.Errorf("tip: %s", s)
 	}

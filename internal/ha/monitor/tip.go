@@ -36,7 +36,7 @@ func (m *Monitor) Tip() Report {
 	for _, g := range m.groups {
 		v := m.view(g)
 		prims := v.ActivePrimaries()
-		healthy := len(prims) == 1 && v.State(prims[0]) == proto.DWOpen && prims[0].Status.Inst.Status == base.StatusOpen
+		healthy := len(prims) == 1 && v.State(prims[0]) == proto.DWOpen && prims[0].Status.Inst.Status == base.StatusOpen && silent(v, prims[0]) == ""
 		switch {
 		case len(prims) > 1:
 			say("group %s: several active primaries: %s", g.Name, peerNames(prims))
