@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"datawatch/internal/base"
 	"datawatch/internal/vfs"
@@ -104,4 +105,43 @@ func TestLineageFollowsReplay(t *testing.T) {
 	}
 	check(2, 2)
 	samePages(t, d.e, e)
+}
+
+// TestCloseBesideChangeOfMode: a change of mode waits for a log that is full behind a
+// replay that waits for room in the archive; the end of the database ends all three.
+func TestCloseBesideChangeOfMode(t *testing.T) {
+	_, pkgs := primaryPackages(t, 500)
+	e, fs := newStandby(t)
+	if err := e.MountDatabase(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fs.Inject(vfs.Fault{Kind: vfs.OpWrite, Path: "STANDBY_ARCHIVE_*.log", Err: syscall.ENOSPC})
+	logged, changed := make(chan error, 1), make(chan error, 1)
+	go func() { logged <- e.AppendForeign(context.Background(), pkgs) }()
+	await(t, e, "full", func() bool {
+		free, total := e.log.Space()
+		return free < total/4
+	})
+	go func() { changed <- e.SetMode(context.Background(), base.ModePrimary) }()
+	for e.opMu.TryLock() { // until it has begun
+		e.opMu.Unlock()
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- e.Close(ctx) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
+		e.stop()
+		<-closed
+	}
+	if err := <-logged; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	if err := <-changed; err == nil || e.Mode() != base.ModeStandby {
+		t.Errorf("mode %v: %v", e.Mode(), err)
+	}
 }

@@ -417,14 +417,20 @@ func (e *Engine) BeginBackup() (*Backup, error) {
 
 // Close ends a database normally: what is committed is flushed, the data file is
 // brought up to it and the control file says so. In status Suspend what is not
-// hardened is dropped (manual 2.2.4). ctx limits the wait for the flush.
+// hardened is dropped (manual 2.2.4). ctx limits the wait for the flush, and for an
+// operation under way.
 func (e *Engine) Close(ctx context.Context) error {
 	e.closeMu.Lock()
 	defer e.closeMu.Unlock()
 	if e.closed {
 		return nil
 	}
-	e.opMu.Lock()
+	if !e.opMu.TryLock() {
+		// Its holder may wait for what ends only with the engine: room on a disk.
+		over := context.AfterFunc(ctx, e.stop)
+		e.opMu.Lock()
+		over()
+	}
 	defer e.opMu.Unlock()
 	e.buf.refuse(ErrClosed)
 	drainErr := e.drain(ctx)
