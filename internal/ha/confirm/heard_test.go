@@ -1,6 +1,7 @@
 package confirm
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func TestNetworkIsBack(t *testing.T) {
 		if r.report(standby("B", "A", 3, 105, false)); len(grants(r.acts)) != 0 {
 			t.Fatalf("%s: at once, grants %+v", name, grants(r.acts))
 		}
-		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "or that is for a second: neither") {
+		if why := r.s.Takeover("B", true, r.now).Why(); !strings.Contains(why, "heard again for a second, or the primary since, too: neither yet") {
 			t.Fatalf("%s: why %q", name, why)
 		}
 		r.now = r.now.Add(2 * time.Millisecond)
@@ -210,5 +211,34 @@ func TestWhatWaitedIsNotHeard(t *testing.T) {
 	a.State, a.Inst.Status = proto.DWConfirm, base.StatusSuspend
 	if _, ok := answer(r.do(Ask{1, proto.ConfirmRequest{Status: a, Failed: []string{"C"}}})); ok {
 		t.Fatal("a request that waited was answered")
+	}
+}
+
+// TestTakeoverComes: whatever the reports and connections of a standby do, as long as
+// it is never silent for half of DW_ERROR_TIME, it takes over with the first report
+// after the primary is silent for all of it.
+func TestTakeoverComes(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		r := newRig(t)
+		r.healthy()
+		died, longest := r.now, time.Duration(1+rnd.IntN(23))*200*time.Millisecond
+		for r.now.Sub(died) < 10*time.Second {
+			for next := r.now.Add(time.Duration(rnd.Int64N(int64(longest)))); r.now.Before(next); {
+				if rnd.IntN(3) == 0 {
+					r.do(Link{"B", rnd.IntN(2) == 0})
+				}
+				r.now = r.now.Add(time.Duration(1+rnd.IntN(200)) * time.Millisecond)
+				r.do(Tick{})
+			}
+			if len(grants(r.acts)) != 0 && r.now.Sub(died) < 10*time.Second {
+				t.Fatalf("seed %d: %+v %v after the death", seed, grants(r.acts), r.now.Sub(died))
+			}
+			r.do(Link{"B", true})
+			r.report(standby("B", "A", 3, 105, false))
+		}
+		if r.do(Tick{}); len(grants(r.acts)) != 1 {
+			t.Fatalf("seed %d: no takeover %v after the death: %s", seed, r.now.Sub(died), r.s.Takeover("B", true, r.now).Why())
+		}
 	}
 }

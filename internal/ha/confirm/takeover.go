@@ -41,7 +41,7 @@ func (s State) Takeover(inst string, auto bool, now time.Time) cond.List {
 	l.Add(tm.onLink, "the standby was heard since the connection to its watcher came up", "not yet")
 	// When this monitor's own network has just come back, the primary is about to be heard, too.
 	l.Add(now.Sub(tm.backAt) >= backGrace || !prim.Heard.Before(tm.backAt),
-		"the primary was heard since the standby's watcher is heard again, or that is for a second", "neither; it was silent for DW_ERROR_TIME/2 or longer")
+		"the standby's watcher, silent before, is heard again for a second, or the primary since, too", "neither yet")
 	l.Add(!s.busy, "this monitor runs no manual command", "it does")
 	return l
 }
