@@ -41,6 +41,9 @@ func (w *world) watchAgain(m *monitor.Monitor) {
 // has, and compares everything.
 func (w *world) finish() {
 	w.leave()
+	if !w.settle(time.Minute) { // what a slow path delayed may have suspended the primary since
+		return
+	}
 	var prim *engine.Engine
 	for _, i := range w.primaries() {
 		prim = i.engine()

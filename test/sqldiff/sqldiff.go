@@ -166,8 +166,9 @@ func Shrink(ctx context.Context, ref, db DB, d *Difference, tries int) (*Differe
 // Equal compares answers; without an order of their own, rows may come in any.
 func Equal(ref, got Answer, ordered bool) bool {
 	// A value that its column cannot hold is refused before anything else is
-	// checked, in SQLite with the column's other constraints.
-	early := got.Code == "22001" || got.Code == "22003"
+	// checked, in SQLite with the column's other constraints; a literal that is none
+	// of its type also before a table that is not there.
+	early := got.Code == "22001" || got.Code == "22003" || got.Code == "22P02" && ref.Code == "42P01"
 	if ref.Code != got.Code && !(ref.Code == "*" && got.Code != "" || ref.Code != "" && early) || len(ref.Rows) != len(got.Rows) {
 		return false
 	}
