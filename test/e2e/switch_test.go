@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"datawatch/dwmon"
 	"datawatch/internal/app/dw"
 )
 
@@ -134,6 +136,11 @@ func TestSwitchover(t *testing.T) {
 	for r := range rounds {
 		prim := primary(t, sys)
 		to := standbyOf(sys, prim)
+		// Others have heard that all is well; this monitor may hear it a moment later.
+		waitFor(t, "the monitor to find that a switchover is possible", 20*time.Second, func() bool {
+			l, err := m.ChooseSwitchover(sys.Group)
+			return err == nil && slices.ContainsFunc(l, func(c dwmon.Choice) bool { return c.Name == to && c.OK })
+		})
 		at := time.Now()
 		sctx, stop := context.WithTimeout(t.Context(), 40*time.Second)
 		err := m.Switchover(sctx, sys.Group, to)
