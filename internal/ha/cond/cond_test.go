@@ -155,6 +155,21 @@ func TestConfirmElsewhereRefuses(t *testing.T) {
 	}
 }
 
+// TestNormalExitIsExplained: when it was is said where it is known, and nothing
+// is made up where it is not.
+func TestNormalExitIsExplained(t *testing.T) {
+	v := group()
+	v.Peers[0].Status.InstExitNorm = true
+	for want, at := range map[string]time.Time{
+		"A exited normally 1m0s ago; MON_TAKEOVER_SHUTDOWN is 2m0s":                                  v.Now.Add(-time.Minute),
+		"A exited normally; the confirm monitor acts MON_TAKEOVER_SHUTDOWN after that, with 0 never": {},
+	} {
+		if w := Takeover(v, v.Peers[1], TakeoverOptions{Auto: true, ExitedAt: at, ShutdownWait: 2 * time.Minute}).Why(); !strings.Contains(w, want) {
+			t.Errorf("%q is not in %s", want, w)
+		}
+	}
+}
+
 func TestWhatIsNotThere(t *testing.T) {
 	v := group()
 	a, b := v.Peers[0], v.Peers[1]

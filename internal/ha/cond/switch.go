@@ -1,6 +1,7 @@
 package cond
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -154,9 +155,13 @@ func Takeover(v View, target Peer, o TakeoverOptions) List {
 	}
 	if p.Status.InstExitNorm || pi.ExitingNormal {
 		waited := v.Now.Sub(o.ExitedAt)
+		why := fmt.Sprintf("%s exited normally %s ago; MON_TAKEOVER_SHUTDOWN is %s", pn, waited.Truncate(time.Second), o.ShutdownWait)
+		if o.ExitedAt.IsZero() { // this monitor did not see it
+			why = pn + " exited normally; the confirm monitor acts MON_TAKEOVER_SHUTDOWN after that, with 0 never"
+		}
 		l.Add(o.ShutdownWait > 0 && !o.ExitedAt.IsZero() && waited >= o.ShutdownWait,
 			"a normal exit of the primary lies MON_TAKEOVER_SHUTDOWN back",
-			"%s exited normally %s ago; MON_TAKEOVER_SHUTDOWN is %s", pn, waited.Truncate(time.Second), o.ShutdownWait)
+			"%s", why)
 	}
 	return l
 }
