@@ -312,12 +312,7 @@ func (s *System) hello(out io.Writer, dir string, prim Database) {
 	if dir != "run" {
 		flagDir = " -dir " + dir
 	}
-	bin := s.Bin
-	if wd, err := os.Getwd(); err == nil {
-		if r, err := filepath.Rel(wd, bin); err == nil && !strings.HasPrefix(r, "..") {
-			bin = r
-		}
-	}
+	bin := fromHere(s.Bin)
 	hosts, ports := make([]string, len(s.DBs)), make([]string, len(s.DBs))
 	for i, d := range s.DBs {
 		hosts[i], ports[i] = "127.0.0.1", fmt.Sprint(d.Port)
@@ -339,7 +334,17 @@ The system is healthy: %s is the primary.
   logs        %s
 `, prim.Name, defaultPassword, strings.Join(hosts, ","), strings.Join(ports, ","), defaultUser, psqlTLS,
 		disqlTLS, bin, defaultUser, defaultPassword, prim.Port,
-		bin, flagDir, bin, s.plainMonitorIni(), bin, flagDir, prim.Name, s.taker(prim), bin, flagDir, filepath.Join(s.Dir, "log"))
+		bin, flagDir, bin, fromHere(s.plainMonitorIni()), bin, flagDir, prim.Name, s.taker(prim), bin, flagDir, fromHere(filepath.Join(s.Dir, "log")))
+}
+
+// fromHere is a path as one types it in the working directory, where it is below that.
+func fromHere(path string) string {
+	if wd, err := os.Getwd(); err == nil {
+		if r, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(r, "..") {
+			return r
+		}
+	}
+	return path
 }
 
 // taker says what happens when the primary dies.

@@ -227,3 +227,34 @@ func TestStatusTellsOfCertificates(t *testing.T) {
 		t.Errorf("%s", out.String())
 	}
 }
+
+// A port that the system lends to connections is in use now and then: what dw up
+// says of it names ports that are not.
+func TestLentPorts(t *testing.T) {
+	f := filepath.Join(t.TempDir(), "range")
+	if err := os.WriteFile(f, []byte("32768\t60999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for port, want := range map[int]string{14000: "", 32768: ", below 32768: ", 60999: ", below 32768: ", 61000: ""} {
+		if s := lent(port, f); want == "" && s != "" || !strings.HasPrefix(s, want) {
+			t.Errorf("%d: %q", port, s)
+		}
+	}
+	if s := lent(40000, f+"x"); s != "" {
+		t.Errorf("without the file: %q", s)
+	}
+}
+
+// What dw up prints to type is short where it can be.
+func TestFromHere(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := fromHere(filepath.Join(wd, "run", "log")); p != filepath.Join("run", "log") {
+		t.Errorf("%q", p)
+	}
+	if p := fromHere("/elsewhere/run"); p != "/elsewhere/run" {
+		t.Errorf("%q", p)
+	}
+}

@@ -113,6 +113,23 @@ func (s *System) checkDir() error {
 	return nil
 }
 
+// portRange has the ports that the system lends to connections.
+const portRange = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// lent says that a port is one of those: any program's connection may have it, and
+// then a database that is started again does not come up.
+func lent(port int, file string) string {
+	var lo, hi int
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	if n, _ := fmt.Sscan(string(b), &lo, &hi); n != 2 || port < lo || port > hi {
+		return ""
+	}
+	return fmt.Sprintf(", below %d: the system lends %d to %d to any connection, and keeps each for a minute", lo, lo, hi)
+}
+
 // checkPorts refuses ports that something else uses, before anything is made.
 func (s *System) checkPorts() error {
 	for _, d := range s.DBs {
@@ -122,7 +139,7 @@ func (s *System) checkPorts() error {
 		for _, p := range []int{d.Port, d.MAL, d.InstDW, d.DW} {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if err != nil {
-				return fmt.Errorf("port %d for %s is in use; choose others with -port: %w", p, d.Name, err)
+				return fmt.Errorf("port %d for %s is in use; choose others with -port%s: %w", p, d.Name, lent(p, portRange), err)
 			}
 			l.Close()
 		}
