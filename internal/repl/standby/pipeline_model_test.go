@@ -90,10 +90,10 @@ func (e *erratic) LogForeign(ctx context.Context, pkgs []*redo.Package) (func() 
 	return func() error { <-last; return err }, nil
 }
 
-func (e *erratic) at() (logged, replayed base.Seq, failed error, wrong string) {
+func (e *erratic) at() (logged, replayed base.Seq, wrong string, failed error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.logged, e.replayed, e.failed, e.wrong
+	return e.logged, e.replayed, e.wrong, e.failed
 }
 
 // TestPipelineModel: whatever time log and replay take, and whether or not they
@@ -149,7 +149,7 @@ func pipelineLife(t *testing.T, r *rand.Rand, fails bool) (failures, closed int)
 			answers.Lock()
 			defer answers.Unlock()
 			given[n]++
-			logged, replayed, failed, _ := e.at()
+			logged, replayed, _, failed := e.at()
 			if err != nil && failed == nil && open {
 				t.Errorf("%s, %d, is refused: %v", what, seq, err)
 			}
@@ -162,7 +162,7 @@ func pipelineLife(t *testing.T, r *rand.Rand, fails bool) (failures, closed int)
 	x.open("one")
 	must(t, offer(s, "A", x.head(mal.KindTimely), first(x)))
 	for range 60 {
-		if _, _, err, _ := e.at(); err != nil {
+		if _, _, _, err := e.at(); err != nil {
 			break
 		}
 		switch k := pick(9); k {
@@ -222,7 +222,7 @@ func pipelineLife(t *testing.T, r *rand.Rand, fails bool) (failures, closed int)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 	}
-	logged, replayed, failed, wrong := e.at()
+	logged, replayed, wrong, failed := e.at()
 	if wrong != "" {
 		t.Error(wrong)
 	}
