@@ -63,7 +63,10 @@ func certsCommand(args []string, now time.Time, out io.Writer) error {
 	}
 	// Names and flags in any order.
 	for rest := args[1:]; ; {
-		if err := fl.Parse(rest); err != nil {
+		if err := fl.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(out, certsUsage)
+			return nil
+		} else if err != nil {
 			return usageError{err}
 		}
 		if rest = fl.Args(); len(rest) == 0 {

@@ -34,6 +34,7 @@ func TestCerts(t *testing.T) {
 	must(t, now, "ca", "-dir", dir, "-name", "Test CA")
 	must(t, now, "issue", "-dir", dir, "-oguid", "453331", "-host", "10.0.0.1,db1.example", "GRP1_RT_01", "GRP1_RT_02")
 	must(t, now, "issue", "-monitor", "-oguid=453331", "-dir", dir, "monitor")
+	must(t, now, "issue", "-h")
 	for _, f := range []string{"ca.key", "GRP1_RT_01.key", "monitor.key"} {
 		if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", f, st.Mode(), err)

@@ -59,6 +59,8 @@ func TestSwitchover(t *testing.T) {
 		"standby's watcher":      {func(v *View) { b(v).State = proto.DWStartup }, "the standby's watcher is Open"},
 		"standby silent":         {func(v *View) { v.Peers[1].Heard = now.Add(-time.Minute) }, "the standby runs normally"},
 		"standby dead":           {func(v *View) { b(v).InstOK = false }, "the standby runs normally"},
+		"primary stands still":   {func(v *View) { a(v).InstSilent = 3 }, "the primary runs normally: A has been silent for 3 s"},
+		"standby stands still":   {func(v *View) { b(v).InstSilent = 2 }, "the standby runs normally: B has been silent for 2 s"},
 		"open records":           {func(v *View) { b(v).Inst.Lineage = nil }, "the open records are equal"},
 		"control file":           {func(v *View) { b(v).CtlStatus = proto.CtlSplit }, "both control files"},
 		"primary suspended":      {func(v *View) { a(v).Inst.Status = base.StatusSuspend }, "the primary is Open"},

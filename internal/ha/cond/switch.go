@@ -52,8 +52,8 @@ func Switchover(v View, target Peer) List {
 	l.Add(rel == base.Equal, "the open records are equal", "those of %s against %s: %s", sn, pn, rel).Else(codeLineage)
 	l.Add(p.Status.CtlStatus == proto.CtlValid && target.Status.CtlStatus == proto.CtlValid, "both control files are Valid",
 		"%s %s, %s %s", pn, p.Status.CtlStatus, sn, target.Status.CtlStatus).Else(codeCtl)
-	l.Add(v.InstOK(p), "the primary runs normally", "%s is in Error", pn).Else(codeInst)
-	l.Add(v.InstOK(target), "the standby runs normally", "%s is in Error", sn).Else(codeInst)
+	v.runs(&l, p, "the primary runs normally")
+	v.runs(&l, target, "the standby runs normally")
 	l.Add(p.Status.Inst.Status == base.StatusOpen, "the primary is Open", "%s is %s", pn, modeStatus(p)).Else(codeNotOpen)
 	l.Add(target.Status.Inst.Mode == base.ModeStandby && target.Status.Inst.Status == base.StatusOpen,
 		"the standby is Standby and Open", "%s is %s", sn, modeStatus(target)).Else(codeNotStandby)
@@ -63,6 +63,16 @@ func Switchover(v View, target Peer) List {
 	why, free := v.commandFree(false)
 	l.Add(free, "no monitor command runs", "%s", why).Else(codeClash)
 	return l
+}
+
+// runs adds that an instance runs normally and answers: one that stands still is
+// judged to have failed only after INST_ERROR_TIME, and no step gets through to it.
+func (v View) runs(l *List, p Peer, what string) {
+	if !v.InstOK(p) {
+		l.Add(false, what, "%s is in Error", p.Inst()).Else(codeInst)
+		return
+	}
+	l.Add(p.Status.InstSilent == 0, what, "%s has been silent for %d s", p.Inst(), p.Status.InstSilent).Else(codeInst)
 }
 
 // TakeoverOptions says who asks.
