@@ -107,12 +107,13 @@ func TestSeeds(t *testing.T) {
 // TestFailedSeeds: seeds that have found something once.
 func TestFailedSeeds(t *testing.T) {
 	for seed, what := range map[uint64]string{
-		2807: "a suspended primary asked a split one, in Primary mode still, to renounce, again and again, and never went on without it",
-		2928: "a late acknowledgement and a new one by the same database",
-		2994: "a watcher stopped in a takeover that came to nothing did not let its standby be recovered any more",
-		3237: "a split is one although the primary of the newest reign is down when it is noticed",
-		3265: "MANUAL mode: a takeover by command over a primary that went on alone",
-		8602: "the same, and both databases wait in Mount for a person to choose",
+		2807:     "a suspended primary asked a split one, in Primary mode still, to renounce, again and again, and never went on without it",
+		2928:     "a late acknowledgement and a new one by the same database",
+		2994:     "a watcher stopped in a takeover that came to nothing did not let its standby be recovered any more",
+		3237:     "a split is one although the primary of the newest reign is down when it is noticed",
+		3265:     "MANUAL mode: a takeover by command over a primary that went on alone",
+		40001003: "timely archives: a standby is beyond the fork, and the database that took over has to open again",
+		8602:     "the same, and both databases wait in Mount for a person to choose",
 	} {
 		t.Run(what, func(t *testing.T) { life(t, seed) })
 	}

@@ -302,6 +302,11 @@ func (x *m) openConditions() (missing []string, ok bool) {
 			x.why("%s is in Primary mode too (%s)", n, text)
 			ok = false
 		case v != RemoteJoins && v != EitherJoins:
+			// Ours was Open after the fork. Its watcher marks it Split when ours is again, and
+			// whether that may cost its redo is a person's to say (manual 3.6).
+			if rel, _ := x.In.Status.Lineage.Compare(ri.Lineage); v == Split && rel == base.RemoteContained {
+				text += fmt.Sprintf("; no rule gives redo up that only a standby has: `open database %s` if its data stay, %s is split then", x.Cfg.Name, n)
+			}
 			x.why("%s cannot join: %s", n, text)
 			ok = false
 		}

@@ -205,16 +205,18 @@ func (w *world) byHand(waited time.Duration) {
 	if waited%time.Minute >= ms(500) || waited < time.Minute {
 		return
 	}
-	// Two primaries in Mount, one with redo that the other is without: watchers
-	// do not choose (manual 6.7). The one that opened last does not lack anything
-	// acknowledged.
+	// Two primaries in Mount, one with redo that the other is without, or one and a
+	// standby with such redo: watchers do not choose (manual 3.6, 6.7). The one that
+	// opened last does not lack anything acknowledged.
+	asked := false
 	var ps []*mdb
 	for _, n := range w.names {
 		if d := w.dbs[n]; d.up && d.mode == base.ModePrimary && d.status == base.StatusMount {
 			ps = append(ps, d)
+			asked = asked || strings.Contains(strings.Join(w.ws[n].st.Why, "; "), "`open database "+n)
 		}
 	}
-	if len(ps) < 2 || w.primary() != "" {
+	if len(ps) < 2 && !asked || w.primary() != "" {
 		return
 	}
 	best := ps[0]
