@@ -196,7 +196,11 @@ func (x *m) keepsClaim(asker string) string {
 		return x.Cfg.Name + " is in Primary mode"
 	}
 	if r := x.remote(asker); r.LastInst.Incarnation != "" {
-		if rel, n := x.In.Status.Lineage.Compare(r.LastInst.Lineage); rel == base.RemoteContained {
+		rel, n := x.In.Status.Lineage.Compare(r.LastInst.Lineage)
+		// The record of the asker's own opening, which it has not hardened yet, is no
+		// reign of another; one that is Open has hardened its own.
+		own := n == 1 && x.In.Status.Lineage.Last().CurInst == asker && r.LastInst.Status != base.StatusOpen
+		if rel == base.RemoteContained && !own {
 			return fmt.Sprintf("%s has %d open records that %s is without", x.Cfg.Name, n, asker)
 		}
 	}
