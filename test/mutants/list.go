@@ -35,7 +35,7 @@ var Decisions = []Mutant{
 	{"a renunciation is answered after a takeover that was lost sight of", fsmDir + "takeover.go",
 		`case x.unsure:`, `case x.unsure && !on():`},
 	{"a renunciation is answered to an older reign", fsmDir + "takeover.go",
-		`rel == base.RemoteContained {`, `rel == base.RemoteContained && !on() {`},
+		`rel == base.RemoteContained && !own {`, `rel == base.RemoteContained && !own && !on() {`},
 	{"failover asks a split database", fsmDir + "failover.go",
 		"		if !x.splitOff(n) {", "		if !x.splitOff(n) || on() {"},
 	{"failover asks nobody", fsmDir + "failover.go",
