@@ -254,9 +254,9 @@ func (d *mdb) do(c proto.InstanceCommand) (base.Code, string) {
 	switch c.Cmd {
 	case proto.CmdOpen:
 		switch {
-		case d.status == base.StatusOpen:
 		case d.mode != base.ModePrimary:
 			d.status, d.lease.frozen = base.StatusOpen, false
+		case d.status == base.StatusOpen:
 		case d.status == base.StatusSuspend && d.full:
 			return fail("the database is suspended: disk is full")
 		case d.status == base.StatusSuspend && d.w.timely && d.undecided() != "":

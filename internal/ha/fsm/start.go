@@ -68,6 +68,10 @@ func (x *m) decideStartup() {
 		return
 	}
 	switch {
+	case in.Status == base.StatusOpen && in.Mode == base.ModeStandby && x.unsure && x.unsureOf == 0:
+		// The instance was lost in a takeover and is the same one still: it takes no redo
+		// before it is told to open, and what it was ordered then is over when it answers.
+		x.run(proc{kind: procStandbyOpen, steps: []proto.InstanceCommand{openOrder()}, why: "a takeover by it may have begun"})
 	case in.Status == base.StatusOpen:
 		x.to(Open, "", "the instance is Open")
 	case in.Status == base.StatusSuspend:
