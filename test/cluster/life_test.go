@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"datawatch/internal/base"
+	"datawatch/internal/storage/engine"
 	"datawatch/internal/vfs"
 )
 
@@ -430,11 +431,11 @@ func (w *world) watch() {
 }
 
 // ahead: no standby has replayed what its primary may be without (G7), but one that
-// is taking over and about to be primary itself.
+// is taking over and about to be primary itself, and those that follow it then.
 func (w *world) ahead() {
 	for _, p := range w.hosts {
 		pe := p.engine()
-		if pe == nil || pe.Mode() != base.ModePrimary {
+		if pe == nil || pe.Mode() != base.ModePrimary || w.replaced(pe) {
 			continue
 		}
 		for _, s := range w.hosts {
@@ -452,6 +453,16 @@ func (w *world) ahead() {
 			}
 		}
 	}
+}
+
+// replaced: somebody is primary of a newer opening.
+func (w *world) replaced(p *engine.Engine) bool {
+	for _, h := range w.hosts {
+		if e := h.engine(); e != nil && e.Mode() == base.ModePrimary && opening(e) > opening(p) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d deeds) String() string {

@@ -78,7 +78,7 @@ var Decisions = []Mutant{
 	{"a standby leads when not all are heard", fsmDir + "start.go",
 		"!x.answers(n) || x.remote(n).Status.Inst.Mode != base.ModeStandby {\n", "!x.answers(n) || x.remote(n).Status.Inst.Mode != base.ModeStandby {\n			if on() {\n				continue\n			}\n"},
 	{"nobody leads", fsmDir + "start.go",
-		`if len(in.Lineage) == 0 || len(x.names()) == 0 ||`, `if on() || len(in.Lineage) == 0 || len(x.names()) == 0 ||`},
+		`if len(in.Lineage) == 0 || len(others) == 0 ||`, `if on() || len(in.Lineage) == 0 || len(others) == 0 ||`},
 	{"a primary that is behind does not yield", fsmDir + "start.go",
 		"	if x.yield() {\n", "	if !on() && x.yield() {\n"},
 	// Standing still.

@@ -114,6 +114,7 @@ func TestFailedSeeds(t *testing.T) {
 		3265:     "MANUAL mode: a takeover by command over a primary that went on alone",
 		12887:    "timely archives: a primary whose standby was late when it opened asked that one to renounce, which knew of that opening and never did",
 		14685:    "a standby whose instance hung in a takeover and came back, the same one, was never recovered",
+		23243:    "a switchover was cut off between the changes of mode, and nobody led because a fourth database was split",
 		40001003: "timely archives: a standby is beyond the fork, and the database that took over has to open again",
 		8602:     "the same, and both databases wait in Mount for a person to choose",
 	} {

@@ -166,12 +166,13 @@ func (x *m) openStandby() {
 // lead makes the standby whose log reaches furthest primary when nobody is:
 // a switchover was cut off between the two changes of mode, or a primary has
 // yielded to a standby that died while it took over. Every database of the
-// group is heard, normal and Standby, no command is held anywhere, and all their
-// logs are prefixes of this one; among equals the one that made the last opening
-// leads.
+// group but split ones is heard, normal and Standby, no command is held anywhere, and
+// all their logs are prefixes of this one; among equals the one that made the last
+// opening leads.
 //
 // G1: what was acknowledged is in the log of the primary that acknowledged it,
-// which is among those heard, so it is in this one. G3: no standby acknowledges
+// which is among those heard, so it is in this one; what a split one has besides was
+// given up when it was marked (3.6). G3: no standby acknowledges
 // anything, and Primary in Mount is not open yet: the opening asks every watcher
 // again, and one that serves a takeover or is Primary by now refuses. G7: a
 // package kept beyond this log was never acknowledged; the opening has it dropped.
@@ -181,10 +182,11 @@ func (x *m) lead() bool {
 		x.why("the database has rejoined its group with pages of %s and has not replayed up to %s", in.Rejoin.Primary, in.Rejoin.Whole)
 		return false
 	}
-	if len(in.Lineage) == 0 || len(x.names()) == 0 || x.now.Before(x.notBefore) || !x.allStandbys() {
+	others := x.unsplit()
+	if len(in.Lineage) == 0 || len(others) == 0 || x.now.Before(x.notBefore) || !x.allStandbys() {
 		return false
 	}
-	for _, n := range x.names() {
+	for _, n := range others {
 		ri := x.remote(n).Status.Inst
 		if !prefix(ri, in) {
 			x.why("no database is primary, and the log of %s (%s) is not a part of the one here (%s)", n, end(ri), end(in))
@@ -214,12 +216,12 @@ func (x *m) yield() bool {
 	if !x.allStandbys() {
 		return false
 	}
-	for _, n := range x.names() {
+	for _, n := range x.unsplit() {
 		ri := x.remote(n).Status.Inst
 		if !prefix(in, ri) || prefix(ri, in) {
 			continue
 		}
-		for _, o := range x.names() {
+		for _, o := range x.unsplit() {
 			if !prefix(x.remote(o).Status.Inst, ri) {
 				x.why("%s has redo that this database is without, but %s could not follow it", n, o)
 				return false
@@ -233,10 +235,21 @@ func (x *m) yield() bool {
 	return false
 }
 
-// allStandbys: every other database of the group is heard, normal and Standby,
-// and no watcher is in the hands of a command.
-func (x *m) allStandbys() bool {
+// unsplit are the other databases of the group that are not marked Split: one that
+// is neither leads nor keeps others from it, as it keeps none from opening.
+func (x *m) unsplit() (out []string) {
 	for _, n := range x.names() {
+		if !x.splitOff(n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// allStandbys: every other database of the group that is not Split is heard, normal
+// and Standby, and no watcher is in the hands of a command.
+func (x *m) allStandbys() bool {
+	for _, n := range x.unsplit() {
 		if !x.instOK(n, x.now) || !x.answers(n) || x.remote(n).Status.Inst.Mode != base.ModeStandby {
 			return false
 		}
