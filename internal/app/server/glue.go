@@ -47,8 +47,7 @@ func (h malHandler) LinkUp(inst string, id mal.Identity) {
 }
 
 func (h malHandler) LinkDown(inst string, err error) {
-	h.s.ship.LinkDown(inst, err)
-	h.s.notify()
+	h.s.ship.LinkDown(inst, err) // the watcher hears of it by mal.Config.Ended
 }
 
 func (h malHandler) PeerIdentity(inst string, id mal.Identity) {

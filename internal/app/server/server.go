@@ -347,7 +347,8 @@ func (s *Server) prepareReplication() error {
 	if m := s.cfg.MAL; m != nil {
 		fail = m.ConnFailInterval
 		mc := mal.Config{Self: s.name, CheckInterval: m.CheckInterval, ConnFailInterval: m.ConnFailInterval, LoginTimeout: m.LoginTimeout,
-			CompressLevel: m.CompressLevel, Dial: s.dial, Listen: s.listen, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity}
+			CompressLevel: m.CompressLevel, Dial: s.dial, Listen: s.listen, Secure: s.links, Clock: s.clock, Log: s.log, Identity: s.identity,
+			Ended: s.notify}
 		for _, e := range m.Entries {
 			mc.Entries = append(mc.Entries, mal.Entry{Inst: e.InstName, Host: e.Host, Port: e.Port})
 		}

@@ -114,6 +114,9 @@ type Config struct {
 	Clock    clock.Clock  // nil: clock.Real
 	Log      *slog.Logger // nil: slog.Default
 	Identity func() Identity
+	// Ended is called when a connection of either direction has ended: then Links may
+	// say something else. It must not block; nil: nobody asks.
+	Ended func()
 }
 
 // Handler receives what the network brings.

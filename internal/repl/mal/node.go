@@ -321,7 +321,6 @@ func (p *peer) closeAll(err error) {
 // gone forgets a connection.
 func (p *peer) gone(n *Node, c *conn) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.out == c {
 		p.out = nil
 	}
@@ -333,6 +332,10 @@ func (p *peer) gone(n *Node, c *conn) {
 	}
 	if p.out == nil && p.in == nil {
 		p.since = n.cfg.Clock.Now()
+	}
+	p.mu.Unlock()
+	if n.cfg.Ended != nil {
+		n.cfg.Ended()
 	}
 }
 

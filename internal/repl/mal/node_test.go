@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +84,40 @@ func node(t *testing.T, n *repltest.Net, self string, id func() mal.Identity, h 
 
 func same() mal.Identity {
 	return mal.Identity{PmntMagic: repltest.Magic, OGUID: 7, Mode: base.ModeStandby, Status: base.StatusOpen}
+}
+
+// TestEndedOfBothDirections: whoever looks at the links when a connection has ended
+// sees at last that there is none, whichever of the two ended last. A watcher has to
+// know that its primary's process is gone before that is there again.
+func TestEndedOfBothDirections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, seen := repltest.NewNet(), make(chan bool, 100)
+		var up atomic.Pointer[mal.Node]
+		a := node(t, n, "A", same, &rec{}, func(c *mal.Config) {
+			c.Ended = func() {
+				if a := up.Load(); a != nil {
+					seen <- a.Links()[0].Connected
+				}
+			}
+		})
+		up.Store(a)
+		b := node(t, n, "B", same, &rec{}, nil)
+		time.Sleep(2 * time.Second)
+		if !a.Links()[0].Connected {
+			t.Fatal("not connected")
+		}
+		b.Close()
+		synctest.Wait()
+		connected, looks := true, 0
+		for len(seen) > 0 {
+			connected = <-seen
+			looks++
+		}
+		if looks < 2 || connected {
+			t.Fatalf("%d looks, connected at the last: %v", looks, connected)
+		}
+		a.Close()
+	})
 }
 
 func TestCallAndReconnect(t *testing.T) {
