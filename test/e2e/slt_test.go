@@ -86,16 +86,13 @@ func seen(ctx context.Context, c *pgconn.PgConn, sql, want string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		res, err := c.Exec(ctx, sql).ReadAll()
-		if err != nil {
-			return err
-		}
-		if rows := res[0].Rows; len(rows) == 1 && string(rows[0][0]) == want {
+		res, err := c.Exec(ctx, sql).ReadAll() // a standby may be without the table still
+		if err == nil && len(res[0].Rows) == 1 && string(res[0].Rows[0][0]) == want {
 			return nil
 		}
 		pause(ctx, 500*time.Microsecond)
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s: not %s in time", sql, want)
+			return fmt.Errorf("%s: not %s in time: %w", sql, want, err)
 		}
 	}
 }

@@ -48,15 +48,21 @@ func TestTLSGroup(t *testing.T) {
 			}
 			prim := primary(t, sys)
 			at := time.Now()
-			kill(t, sys, prim)
-			first, ok := l.waitAckAfter(t.Context(), at, 60*time.Second)
-			if !ok {
-				t.Fatal("no commit was acknowledged within 60 s of the kill")
-			}
-			t.Logf("kill to first acknowledged write: %v", first.Sub(at).Round(time.Millisecond))
-			healthy(t, sys)
-			if now := primary(t, sys); now == prim {
-				t.Fatalf("%s is still the primary", prim)
+			// One that is back before its standby has noticed stays primary: rare.
+			for tries := 1; ; tries++ {
+				kill(t, sys, prim)
+				first, ok := l.waitAckAfter(t.Context(), at, 60*time.Second)
+				if !ok {
+					t.Fatal("no commit was acknowledged within 60 s of the kill")
+				}
+				t.Logf("kill to first acknowledged write: %v", first.Sub(at).Round(time.Millisecond))
+				healthy(t, sys)
+				if primary(t, sys) != prim {
+					break
+				} else if tries == 3 {
+					t.Fatalf("%s is still the primary", prim)
+				}
+				at = time.Now()
 			}
 
 			m := monitor(t, sys) // logs in through the watchers
