@@ -92,7 +92,7 @@ func seen(ctx context.Context, c *pgconn.PgConn, sql, want string) error {
 		}
 		pause(ctx, 500*time.Microsecond)
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s: not %s in time: %w", sql, want, err)
+			return fmt.Errorf("%s: not %s in time (last error: %v)", sql, want, err)
 		}
 	}
 }

@@ -19,13 +19,18 @@ import (
 
 // output is a buffer that can be waited on.
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	more chan struct{} // closed with the next write
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return o.b.Write(p)
 }
 
@@ -37,12 +42,22 @@ func (o *output) String() string {
 
 func (o *output) wait(t *testing.T, want string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if strings.Contains(o.String(), want) {
+	for end := time.After(20 * time.Second); ; {
+		o.mu.Lock()
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		there, more := strings.Contains(o.b.String(), want), o.more
+		o.mu.Unlock()
+		if there {
 			return
 		}
+		select {
+		case <-more:
+		case <-end:
+			t.Fatalf("%q is not in:\n%s", want, o.String())
+		}
 	}
-	t.Fatalf("%q is not in:\n%s", want, o.String())
 }
 
 func configOf(ws ...*watcher) dwmon.Config {
