@@ -187,6 +187,7 @@ func TestTrickleBesideReplay(t *testing.T) {
 			t.Errorf("%d packages logged with one that is waited for", *e.logged)
 		}
 		e.let <- nil
+		synctest.Wait() // replays end in order
 		e.let <- nil
 		if err := r.Drain(t.Context()); err != nil {
 			t.Fatal(err)
