@@ -16,6 +16,7 @@ func TestNewestSend(t *testing.T) {
 		c := newCluster(t, 1, base.ArchRealtime)
 		a := c.all()
 		c.commit(a)
+		synctest.Wait() // its notice is out: it would be delayed, and the next package behind it
 		before, start := a.LogEnd(), time.Now()
 		c.net.Delay("A", "B", 100*time.Millisecond)
 		done := make(chan struct{})
